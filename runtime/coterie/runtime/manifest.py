@@ -1,0 +1,141 @@
+"""The manifest of a bundle: the one file that says what all the others are.
+
+Version 1. A reader refuses a newer version; an older one stays readable.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coterie.runtime.errors import BundleError
+from coterie.runtime.plan import SharingPlan
+from coterie.runtime.tasks import TaskSpec
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+
+DType = Literal["float32", "int64", "uint8"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(_Frozen):
+    """A named tensor of a graph; ``None`` is a dimension of any size, the first one is the batch."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | None, ...]
+
+
+class TextSpec(_Frozen):
+    """How raw text becomes the graphs' token input."""
+
+    tokenizer: str
+    """File of the bundle, as the ``tokenizers`` library writes it."""
+    max_length: int = Field(ge=1)
+    """Longer texts are cut after this many tokens."""
+    pad_id: int = Field(default=0, ge=0)
+
+
+class FileEntry(_Frozen):
+    """Length and checksum of one file of the bundle."""
+
+    length: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TaskEntry(_Frozen):
+    """One task: its outputs, its graph and what it scored."""
+
+    task: TaskSpec
+    graph: str
+    """File of the bundle."""
+    metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Split to metric name to value, for example ``{"test": {"accuracy": 0.91}}``."""
+
+
+class TensorUse(_Frozen):
+    """A block's tensor: where in the weight file it lies."""
+
+    name: str
+    """The parameter's name inside the block."""
+    tensor: str
+    """Key in ``weights.safetensors``, the content hash."""
+    shape: tuple[int, ...]
+    offset: int = Field(default=0, ge=0)
+    """Bytes from the start of that tensor: the equal-shaped heads lie in one stacked tensor."""
+
+
+class Provenance(_Frozen):
+    """Where a bundle comes from. No times and no machine names: two exports of one run are identical."""
+
+    coterie: str
+    config: dict[str, Any] = Field(default_factory=dict)
+    seed: int | None = None
+    data_sha256: str | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+
+
+class Parity(_Frozen):
+    """What the export checked against the torch model."""
+
+    tolerance: float
+    max_abs_error: float
+    """Largest absolute difference of a score, over every graph and input checked."""
+    graphs: int
+    inputs: int
+
+
+class Manifest(_Frozen):
+    """Everything a runtime needs to know of a bundle."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    text: TextSpec | None = None
+    tasks: tuple[TaskEntry, ...] = Field(min_length=1)
+    router: str
+    """File of the router graph."""
+    plan: SharingPlan
+    tensors: dict[str, tuple[TensorUse, ...]]
+    """Block name to its tensors."""
+    files: dict[str, FileEntry]
+    """Every file of the bundle but the manifest itself."""
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Bytes, by what they are: ``weights``, ``standalone`` (all tasks as single files), ..."""
+    parity: Parity
+    provenance: Provenance
+
+    def dumps(self) -> str:
+        """Return the manifest as JSON with sorted keys, the same bytes for the same content."""
+        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def parse_manifest(text: str | bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        BundleError: If it is not JSON, of a newer schema, or not a manifest.
+    """
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        raise BundleError(f"{MANIFEST} is not JSON ({error}): export the bundle again") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
+        raise BundleError(f"{MANIFEST} has no schema_version: this is not a coterie bundle")
+    if raw["schema_version"] > SCHEMA_VERSION:
+        raise BundleError(
+            f"{MANIFEST} is of schema version {raw['schema_version']}, this coterie reads up to "
+            f"{SCHEMA_VERSION}: upgrade coterie"
+        )
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:10]]
+        raise BundleError("\n  ".join([f"{MANIFEST} is not valid:", *lines])) from error

@@ -1,0 +1,53 @@
+"""What every block has in common, and how a configuration becomes one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from coterie.training.blocks._shapes import InputShape
+
+
+class Block(nn.Module, ABC):
+    """A network from the states of R inputs to R new states, ``[R, ...] -> [R, ...]``.
+
+    A row's result must depend on that row alone, so that rows of several requests can be mixed; there is no
+    batch normalisation.
+    """
+
+    @abstractmethod
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, ...]`` to ``[R, ...]``."""
+
+
+class BlockConfig(BaseModel, ABC):
+    """Configuration of a block; ``block`` names its kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @abstractmethod
+    def build(self, shape: InputShape) -> Block:
+        """Make the block for states of ``shape`` (without the batch dimension).
+
+        Raises:
+            ConfigError: If the block cannot take states of that shape.
+        """
+
+
+def build_block(config: BlockConfig, shape: InputShape) -> tuple[Block, InputShape]:
+    """Make a block and return it with the shape of its output."""
+    block = config.build(shape)
+    return block, output_shape(block, shape)
+
+
+def output_shape(block: Block, shape: InputShape) -> InputShape:
+    """Run the block on one row of zeros, and return the shape of the result without its batch dimension."""
+    was_training = block.training
+    block.eval()
+    with torch.no_grad():
+        result = block(shape.example(1))
+    block.train(was_training)
+    return InputShape(dims=tuple(result.shape[1:]), tokens=False)

@@ -1,0 +1,108 @@
+"""Fully connected blocks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from coterie.training.blocks._activations import Activation, activation_module
+from coterie.training.blocks._base import Block, BlockConfig
+from coterie.training.blocks._shapes import InputShape
+
+Width = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class LinearConfig(BlockConfig):
+    """One fully connected layer."""
+
+    block: Literal["linear"] = "linear"
+    width: Width
+    """Size of the output, D'."""
+    activation: Activation = "relu"
+    dropout: Rate = 0.0
+    """Share of the outputs set to zero while training."""
+    residual: bool = False
+    """Add the input to the output; needs width = input size."""
+
+    def build(self, shape: InputShape) -> Linear:
+        """Make the layer for vectors ``(D,)``."""
+        return Linear(self, shape.dims)
+
+
+class Linear(Block):
+    """``[R, D] -> [R, D']``, an affine map, an activation and dropout."""
+
+    def __init__(self, config: LinearConfig, shape: tuple[int | None, ...]) -> None:
+        super().__init__()
+        size = InputShape(dims=shape).vector("linear")
+        self.layer = nn.Linear(size, config.width)
+        self.activation = activation_module(config.activation)
+        self.dropout = nn.Dropout(config.dropout)
+        self.residual = _check_residual(config.residual, size, config.width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to ``[R, D']``."""
+        result: Tensor = self.dropout(self.activation(self.layer(states)))
+        return states + result if self.residual else result
+
+
+class MlpConfig(BlockConfig):
+    """Several fully connected layers."""
+
+    block: Literal["mlp"] = "mlp"
+    widths: Annotated[tuple[Width, ...], Field(min_length=1)]
+    """Size of every layer's output."""
+    activation: Activation = "relu"
+    last_activation: Activation | None = None
+    """Activation of the last layer; the same as the others when not given."""
+    dropout: Rate = 0.0
+
+    def build(self, shape: InputShape) -> Mlp:
+        """Make the layers for vectors ``(D,)``."""
+        return Mlp(self, shape.dims)
+
+
+class Mlp(Block):
+    """``[R, D] -> [R, widths[-1]]``."""
+
+    def __init__(self, config: MlpConfig, shape: tuple[int | None, ...]) -> None:
+        super().__init__()
+        size = InputShape(dims=shape).vector("mlp")
+        last = len(config.widths) - 1
+        layers: list[nn.Module] = []
+        for index, width in enumerate(config.widths):
+            name = config.last_activation if index == last and config.last_activation else config.activation
+            layers += [nn.Linear(size, width), activation_module(name), nn.Dropout(config.dropout)]
+            size = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to ``[R, D']``."""
+        result: Tensor = self.layers(states)
+        return result
+
+
+class LinearHead(Block):
+    """A task's last layer, ``[R, D] -> [R, C]``; its weight is stored ``[D, C]``, its bias ``[C]``."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        layer = nn.Linear(size, width)
+        self.weight = nn.Parameter(layer.weight.detach().T.contiguous())
+        self.bias = nn.Parameter(layer.bias.detach().clone())
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to scores ``[R, C]``."""
+        return torch.addmm(self.bias, states, self.weight)
+
+
+def _check_residual(residual: bool, size: int, width: int) -> bool:
+    from coterie.runtime.errors import ConfigError
+
+    if residual and size != width:
+        raise ConfigError(f"a residual linear block keeps its size: its width is {width}, its input {size}")
+    return residual
