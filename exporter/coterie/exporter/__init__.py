@@ -1,0 +1,13 @@
+"""Freezes a trained model into a bundle: shared weights once, a graph for each task, and the router.
+
+>>> from coterie.exporter import export, export_standalone
+>>> manifest = export(frozen, "bundle/", reference=model, samples=inputs, ...)   # doctest: +SKIP
+>>> export_standalone("bundle/", "books", "books.onnx")                          # doctest: +SKIP
+"""
+
+from coterie.exporter._export import export
+from coterie.exporter._report import render_report
+from coterie.exporter._standalone import export_standalone
+from coterie.exporter._verify import Reference
+
+__all__ = ["Reference", "export", "export_standalone", "render_report"]

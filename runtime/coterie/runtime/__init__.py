@@ -1,1 +1,51 @@
-"""Load and ask a bundle. Needs NumPy and ONNX Runtime; neither torch, onnx nor BentoML."""
+"""Load and ask a bundle. Needs NumPy and ONNX Runtime; neither torch, onnx nor BentoML.
+
+import coterie.runtime
+
+engine = coterie.runtime.load("bundle/")
+prediction = engine.predict("sentiment", ["a fine book"])
+print(prediction[0].label, prediction[0].probabilities)
+"""
+
+from coterie.runtime._bundle import Bundle, load_bundle
+from coterie.runtime._engine import Engine, load
+from coterie.runtime._prediction import Prediction, Result
+from coterie.runtime.errors import (
+    BundleError,
+    ConfigError,
+    CoterieError,
+    IntegrityError,
+    InvalidInputError,
+    MissingExtraError,
+    RequestError,
+    UnknownTaskError,
+)
+from coterie.runtime.manifest import Manifest, TensorSpec, TextSpec, parse_manifest
+from coterie.runtime.plan import BlockPlan, SharingPlan, StagePlan
+from coterie.runtime.tasks import ROUTER, TaskSpec
+
+__all__ = [
+    "ROUTER",
+    "BlockPlan",
+    "Bundle",
+    "BundleError",
+    "ConfigError",
+    "CoterieError",
+    "Engine",
+    "IntegrityError",
+    "InvalidInputError",
+    "Manifest",
+    "MissingExtraError",
+    "Prediction",
+    "RequestError",
+    "Result",
+    "SharingPlan",
+    "StagePlan",
+    "TaskSpec",
+    "TensorSpec",
+    "TextSpec",
+    "UnknownTaskError",
+    "load",
+    "load_bundle",
+    "parse_manifest",
+]

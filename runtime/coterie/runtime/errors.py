@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_SHOWN = 50
 
 class CoterieError(Exception):
     """Root of coterie's errors; the message says what was wrong, where, and what to do next."""
 
 
 class _ListedError(CoterieError):
-    """An error that reports several problems at once.
+    """An error that reports several problems at once; its message shows the first 50 and counts the rest.
 
     Attributes:
         problems: One line for each problem, in the order they were found.
@@ -35,7 +36,10 @@ class _ListedError(CoterieError):
 
     def __init__(self, title: str, problems: Iterable[str] = ()) -> None:
         self.problems = tuple(problems)
-        super().__init__("\n".join([title, *(f"  - {problem}" for problem in self.problems)]))
+        lines = [title, *(f"  - {problem}" for problem in self.problems[:_SHOWN])]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"  ... and {len(self.problems) - _SHOWN} more")
+        super().__init__("\n".join(lines))
 
 
 class ConfigError(_ListedError):

@@ -21,7 +21,7 @@ from coterie.training.blocks._shapes import InputShape
 from coterie.training.blocks._textcnn import TextCnn, TextCnnConfig
 
 AnyBlockConfig = Annotated[
-    LinearConfig | MlpConfig | ConvConfig | NgramBagConfig | TextCnnConfig, Field(discriminator="block")
+    LinearConfig | MlpConfig | ConvConfig | NgramBagConfig | TextCnnConfig, Field(discriminator="kind")
 ]
 """Every block a configuration can name; discriminated by ``block``."""
 

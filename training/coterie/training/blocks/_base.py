@@ -24,7 +24,7 @@ class Block(nn.Module, ABC):
 
 
 class BlockConfig(BaseModel, ABC):
-    """Configuration of a block; ``block`` names its kind."""
+    """Configuration of a block; ``kind`` names it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

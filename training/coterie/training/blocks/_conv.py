@@ -17,7 +17,7 @@ from coterie.training.blocks._shapes import InputShape
 class ConvConfig(BlockConfig):
     """Convolutions, each followed by an activation and 2 x 2 max-pooling."""
 
-    block: Literal["conv"] = "conv"
+    kind: Literal["conv"] = "conv"
     filters: Annotated[tuple[Width, ...], Field(min_length=1)] = (32, 32, 32, 32)
     kernel: Annotated[int, Field(ge=1)] = 3
     pool: Annotated[int, Field(ge=1)] = 2

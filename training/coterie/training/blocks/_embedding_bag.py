@@ -19,7 +19,7 @@ _PRIMES = (1_000_003, 998_244_353, 754_974_721)
 class NgramBagConfig(BlockConfig):
     """Embeddings of words and hashed word n-grams, summed over the text."""
 
-    block: Literal["ngram_bag"] = "ngram_bag"
+    kind: Literal["ngram_bag"] = "ngram_bag"
     width: Width
     """Size of an embedding, D."""
     ngrams: Annotated[int, Field(ge=1, le=3)] = 2

@@ -19,7 +19,7 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 class LinearConfig(BlockConfig):
     """One fully connected layer."""
 
-    block: Literal["linear"] = "linear"
+    kind: Literal["linear"] = "linear"
     width: Width
     """Size of the output, D'."""
     activation: Activation = "relu"
@@ -53,7 +53,7 @@ class Linear(Block):
 class MlpConfig(BlockConfig):
     """Several fully connected layers."""
 
-    block: Literal["mlp"] = "mlp"
+    kind: Literal["mlp"] = "mlp"
     widths: Annotated[tuple[Width, ...], Field(min_length=1)]
     """Size of every layer's output."""
     activation: Activation = "relu"

@@ -17,7 +17,7 @@ from coterie.training.blocks._shapes import InputShape
 class TextCnnConfig(BlockConfig):
     """Convolutions of several widths over word embeddings, each max-pooled over the text."""
 
-    block: Literal["textcnn"] = "textcnn"
+    kind: Literal["textcnn"] = "textcnn"
     embedding: Width = 64
     """Size of a word embedding, E."""
     filters: Width = 64

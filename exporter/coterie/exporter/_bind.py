@@ -1,0 +1,160 @@
+"""From an architecture's trace and a block's tensors to a block that a graph can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from torch import Tensor
+
+from coterie.exporter._builder import GraphBuilder, serialize
+from coterie.exporter._trace import Trace
+from coterie.exporter._weights import Array, TensorRef, WeightFile, WeightStore
+from coterie.runtime.errors import ExportError
+from coterie.runtime.manifest import TensorUse
+
+_INLINE_BYTES = 1024
+"""Constants under this stay inside the graphs, where shape inference can see them."""
+
+
+@dataclass(frozen=True)
+class BoundBlock:
+    """One block, ready to be put into graphs.
+
+    Attributes:
+        name: The block's name in the plan.
+        trace: Its architecture.
+        tensors: For each value that the body reads from outside, but the states: its name and either the
+            reference to the weight file or the constant itself.
+    """
+
+    name: str
+    trace: Trace
+    tensors: Mapping[ir.Value, tuple[str, TensorRef | Array]]
+
+    def uses(self) -> tuple[TensorUse, ...]:
+        """Return the block's tensors in the weight file."""
+        return tuple(
+            TensorUse(name=name, tensor=ref.key, shape=ref.shape, offset=ref.offset)
+            for name, ref in self.tensors.values()
+            if isinstance(ref, TensorRef)
+        )
+
+    def signature(self) -> tuple[object, ...]:
+        """Return a key that is equal for blocks that compute the same."""
+        parts = (
+            ref if isinstance(ref, TensorRef) else (ref.dtype.str, ref.shape, ref.tobytes())
+            for _, ref in self.tensors.values()
+        )
+        return (id(self.trace), *parts)
+
+    def run(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+        """Add the block's nodes to a graph, ``[R, ...] -> [R, ...]``; R may be 0."""
+        with builder.scope(self.name):
+            if not self.trace.needs_rows:
+                return self._copy(builder, states)
+            return self._guarded(builder, states)
+
+    def _copy(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+        values = {self.trace.states: states}
+        for value, (name, tensor) in self.tensors.items():
+            if isinstance(tensor, TensorRef):
+                values[value] = builder.weight(tensor, name)
+            else:
+                values[value] = builder.constant(tensor)
+        return builder.copy(self.trace.body, values)[self.trace.output]
+
+    def _guarded(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+        """Run the block only where there are rows: its kernels would end the process without any."""
+        if None in self.trace.shape.dims:
+            raise ExportError(
+                f"block {self.name!r} cannot take zero rows: its result must have a fixed shape"
+            )
+        graphs: list[ir.Graph] = []
+        some: list[ir.Value] = []
+        with builder.branch(some, graphs, f"{self.name}/then"):
+            some.append(self._copy(builder, states))
+        none: list[ir.Value] = []
+        with builder.branch(none, graphs, f"{self.name}/else"):
+            # The states themselves are empty here: in another shape they are the empty result.
+            dims = [size for size in self.trace.shape.dims if size is not None]
+            empty = builder.op("Cast", states, to=int(ir.DataType.FLOAT))
+            none.append(builder.op("Reshape", empty, builder.integers(0, *dims), allowzero=1))
+        rows = builder.op("Shape", states, start=0, end=1)
+        any_rows = builder.op("Greater", rows, builder.integers(0))
+        then_branch, else_branch = graphs
+        return builder.op("If", any_rows, then_branch=then_branch, else_branch=else_branch)
+
+
+class Binder:
+    """Binds tensors to traces, and keeps what the graphs will refer to."""
+
+    def __init__(self, store: WeightStore) -> None:
+        self._store = store
+        self._prologues: dict[Trace, ort.InferenceSession] = {}
+
+    def bind(self, name: str, trace: Trace, tensors: Mapping[str, Tensor]) -> BoundBlock:
+        """Return a block with its tensors in the weight store."""
+        arrays = {key: as_array(tensor) for key, tensor in tensors.items()}
+        bound: dict[ir.Value, tuple[str, TensorRef | Array]] = {}
+        for key, value in trace.parameters.items():
+            if value in trace.reads:
+                bound[value] = (key, self._store.add(arrays[key]))
+        fixed = [(value, _constant(value)) for value in trace.constants if value in trace.reads]
+        derived = zip(trace.derived, self._derive(trace, arrays), strict=True)
+        for value, array in fixed:
+            small = array.nbytes < _INLINE_BYTES
+            bound[value] = (f"constant.{len(bound)}", array if small else self._store.add(array))
+        for value, array in derived:
+            # What weights were turned into are weights too, however small; sizes and axes are not.
+            inline = array.size <= 1 or (array.dtype.kind != "f" and array.nbytes < _INLINE_BYTES)
+            bound[value] = (f"derived.{len(bound)}", array if inline else self._store.add(array))
+        return BoundBlock(name, trace, bound)
+
+    def _derive(self, trace: Trace, arrays: Mapping[str, Array]) -> Sequence[Array]:
+        """Evaluate the prologue for one block's tensors."""
+        if not trace.derived:
+            return []
+        if trace not in self._prologues:
+            self._prologues[trace] = _prologue_session(trace)
+        session = self._prologues[trace]
+        wanted = {value.name for value in session.get_inputs()}
+        feeds = {f"p.{name}": array for name, array in arrays.items() if f"p.{name}" in wanted}
+        results: Sequence[Array] = session.run(None, feeds)
+        return results
+
+
+def as_array(tensor: Tensor) -> Array:
+    """Return a tensor as an array on the CPU, without a copy where it already is one."""
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def _constant(value: ir.Value) -> Array:
+    if value.const_value is None:
+        raise ExportError(f"the traced constant {value.name!r} has no value: this block cannot be exported")
+    return np.asarray(value.const_value.numpy())
+
+
+def _prologue_session(trace: Trace) -> ort.InferenceSession:
+    """Return a session from parameters ``p.NAME`` to the values derived from them."""
+    builder = GraphBuilder("prologue", WeightFile("", {}))
+    values = {value: builder.constant(_constant(value)) for value in trace.constants}
+    for name, value in trace.parameters.items():
+        values[value] = builder.input(f"p.{name}", *_typed(value))
+    values = builder.copy(trace.prologue, values)
+    outputs = [
+        (f"derived.{index}", values[value], *_typed(value)) for index, value in enumerate(trace.derived)
+    ]
+    content = serialize(builder.finish(outputs))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _typed(value: ir.Value) -> tuple[str, list[int | str]]:
+    if value.shape is None or value.dtype is None:
+        raise ExportError(f"the traced value {value.name!r} has no type: this block cannot be exported")
+    return value.dtype.numpy().name, [size if isinstance(size, int) else str(size) for size in value.shape]

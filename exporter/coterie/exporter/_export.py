@@ -1,0 +1,177 @@
+"""From a frozen model to a published bundle."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+
+from coterie.exporter._builder import constant_nodes, length_without_weights, serialize
+from coterie.exporter._files import REPORT_FILE, ROUTER_FILE, check_files, describe, graph_files
+from coterie.exporter._model import BoundModel, bind_model, prune
+from coterie.exporter._publish import staged_folder
+from coterie.exporter._report import render_report
+from coterie.exporter._router import router_graph
+from coterie.exporter._sizes import dense_bytes, standalone_bytes
+from coterie.exporter._states import check_samples
+from coterie.exporter._task_graph import task_graph
+from coterie.exporter._verify import Checked, Reference, verify
+from coterie.exporter._weights import Array, WeightFile, WeightStore
+from coterie.runtime.errors import ExportError
+from coterie.runtime.manifest import (
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    Provenance,
+    TaskEntry,
+    TextSpec,
+)
+from coterie.training.frozen import FrozenModel
+
+Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
+"""Task name to split to metric name to value."""
+
+Progress = Callable[[str], None]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def export(
+    frozen: FrozenModel,
+    destination: Path,
+    *,
+    reference: Reference,
+    samples: Array,
+    provenance: Provenance,
+    text: tuple[Path, TextSpec] | None = None,
+    metrics: Metrics | None = None,
+    name: str = "model",
+    tolerance: float = 1e-4,
+    overwrite: bool = False,
+    on_progress: Progress | None = None,
+) -> Manifest:
+    """Write, check and publish a bundle.
+
+    Args:
+        frozen: The model; blocks that no task uses are left out.
+        destination: The bundle's folder. It appears whole or not at all.
+        reference: The torch model as trained, ``(inputs [R, ...], row [B], task [B]) -> scores [B, C]``.
+        samples: Real inputs of a validation split, ``[n, ...]``; the first 64 are asked of every graph.
+        provenance: Where the model comes from.
+        text: The tokenizer's file and how it is used, when the input is text.
+        metrics: What each task scored; values that are not finite are left out.
+        name: The model's name: letters, digits, ``.``, ``_`` and ``-``.
+        tolerance: Largest difference of a score from the reference's, relative where the score is above 1.
+        overwrite: Replace a bundle that is already there; a reader sees the old one or the new one.
+        on_progress: Called with a line of text at each step.
+
+    Raises:
+        ParityError: If a graph does not answer as the reference does; nothing is published.
+        ExportError: If the bundle cannot be made or published.
+    """
+    progress = on_progress or (lambda _: None)
+    metrics = metrics or {}
+    _check_arguments(frozen, name, tolerance, metrics)
+    check_samples(frozen.input, samples)
+    with staged_folder(Path(destination), overwrite=overwrite) as folder:
+        store = WeightStore()
+        model = bind_model(prune(frozen), samples, store, progress)
+        progress("writing weights")
+        weights = store.write(folder / WEIGHTS)
+        graphs, sizes = _write_graphs(folder, model, weights, progress)
+        if text is not None:
+            _copy_tokenizer(folder, *text)
+        files = {path.name: describe(path) for path in sorted(folder.iterdir())}
+        progress(f"checking {len(graphs)} task graphs and the router against the torch model")
+        check_files(folder, files)
+        checked = Checked(folder, model.input, model.tasks, graphs, ROUTER_FILE)
+        manifest = Manifest(
+            name=name,
+            inputs=(model.input,),
+            text=None if text is None else text[1],
+            tasks=tuple(
+                TaskEntry(task=task, graph=graph, metrics=_finite(metrics.get(task.name, {})))
+                for task, graph in zip(model.tasks, graphs, strict=True)
+            ),
+            router=ROUTER_FILE,
+            plan=model.plan,
+            tensors=model.tensor_uses(),
+            files=files,
+            sizes=sizes,
+            parity=verify(checked, reference, samples, tolerance=tolerance),
+            provenance=provenance,
+        )
+        (folder / REPORT_FILE).write_text(render_report(manifest), encoding="utf-8")
+        files[REPORT_FILE] = describe(folder / REPORT_FILE)
+        manifest = manifest.model_copy(update={"files": files})
+        (folder / MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
+        progress("publishing")
+    return manifest
+
+
+def _check_arguments(frozen: FrozenModel, name: str, tolerance: float, metrics: Metrics) -> None:
+    if not _NAME.fullmatch(name):
+        raise ExportError(f"a model cannot be called {name!r}: use letters, digits, '.', '_' and '-'")
+    if not (math.isfinite(tolerance) and tolerance > 0):
+        raise ExportError(
+            f"a tolerance of {tolerance} checks nothing: give a small positive number, like 1e-4"
+        )
+    unknown = sorted(set(metrics) - {task.name for task in frozen.tasks})
+    if unknown:
+        raise ExportError(f"there are metrics of tasks that the model does not have: {unknown}")
+
+
+def _write_graphs(
+    folder: Path, model: BoundModel, weights: WeightFile, progress: Progress
+) -> tuple[list[str], dict[str, int]]:
+    """Write every task's graph and the router; return the tasks' files, and sizes in bytes."""
+    progress(f"writing {len(model.tasks)} task graphs and the router")
+    graphs = graph_files([task.name for task in model.tasks])
+    bare = []
+    for task, file in enumerate(graphs):
+        graph = task_graph(model, weights, task)
+        bare.append(length_without_weights(graph))
+        _write_graph(folder / file, graph)
+    _write_graph(folder / ROUTER_FILE, router_graph(model, weights))
+    sizes = {
+        "weights": weights.length,
+        "graphs": sum((folder / file).stat().st_size for file in graphs),
+        "router": (folder / ROUTER_FILE).stat().st_size,
+        "standalone": standalone_bytes(model, weights, bare),
+        "dense": dense_bytes(model, weights),
+    }
+    return graphs, sizes
+
+
+def _write_graph(path: Path, graph: ir.Model) -> None:
+    constant = constant_nodes(graph)
+    if constant:
+        raise ExportError(
+            f"{path.name} computes constants ({', '.join(constant[:5])}): this is a bug of the exporter"
+        )
+    path.write_bytes(serialize(graph))
+
+
+def _copy_tokenizer(folder: Path, source: Path, spec: TextSpec) -> None:
+    target = folder / spec.tokenizer
+    if (
+        Path(spec.tokenizer).name != spec.tokenizer
+        or target.exists()
+        or spec.tokenizer in (MANIFEST, REPORT_FILE)
+    ):
+        raise ExportError(f"the tokenizer's file cannot be called {spec.tokenizer!r}: use 'tokenizer.json'")
+    if not source.is_file():
+        raise ExportError(f"the tokenizer's file {source.name} is missing: it belongs to the run")
+    shutil.copyfile(source, target)
+
+
+def _finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the metrics that are numbers: a split without positives has no AUC, and JSON has no NaN."""
+    return {
+        split: {metric: float(value) for metric, value in values.items() if math.isfinite(value)}
+        for split, values in metrics.items()
+    }

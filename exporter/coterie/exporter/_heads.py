@@ -1,0 +1,186 @@
+"""The last stage: a head for each task, and probabilities from scores.
+
+Linear heads of equal shape lie in one tensor ``[G, D, C]``. A task graph points at its own slice; the router
+gathers a slice for each question and multiplies them all at once. Other heads are dispatched like blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from torch import Tensor
+
+from coterie.exporter._bind import BoundBlock, as_array
+from coterie.exporter._builder import GraphBuilder
+from coterie.exporter._weights import TensorRef, WeightStore
+from coterie.runtime.manifest import TensorUse
+from coterie.runtime.tasks import TaskKind, TaskSpec
+
+_GATHERED_NUMBERS = 1 << 15
+"""Larger heads are dispatched: copying one for each question would cost more than it saves."""
+
+
+@dataclass(frozen=True)
+class LinearHeads:
+    """Distinct linear heads of one shape.
+
+    Attributes:
+        weights: ``[G, D, C]`` in the weight file.
+        biases: ``[G, C]`` in the weight file.
+    """
+
+    weights: TensorRef
+    biases: TensorRef
+
+    @property
+    def width(self) -> int:
+        """Number of outputs, C."""
+        return self.weights.shape[2]
+
+    def part(self, slot: int) -> tuple[TensorRef, TensorRef]:
+        """Return the weight ``[D, C]`` and bias ``[C]`` of one head."""
+        return _slice(self.weights, slot), _slice(self.biases, slot)
+
+    def run_one(self, builder: GraphBuilder, slot: int, states: ir.Value) -> ir.Value:
+        """Add one head to a graph, ``[R, D] -> [R, C]``."""
+        weight, bias = self.part(slot)
+        return builder.op("Gemm", states, builder.weight(weight, "weight"), builder.weight(bias, "bias"))
+
+    def run_many(self, builder: GraphBuilder, states: ir.Value, slots: ir.Value) -> ir.Value:
+        """Add all heads, each state ``[B, D]`` to its own head ``[B]``, ``-> [B, C]``."""
+        weights = builder.op("Gather", builder.weight(self.weights, "weights"), slots, axis=0)
+        biases = builder.op("Gather", builder.weight(self.biases, "biases"), slots, axis=0)
+        rows = builder.op("Unsqueeze", states, builder.integers(1))
+        scores = builder.op("Squeeze", builder.op("MatMul", rows, weights), builder.integers(1))
+        return builder.op("Add", scores, biases)
+
+
+@dataclass(frozen=True)
+class HeadGroup:
+    """Heads that the router computes together: either linear heads of one shape, or one block.
+
+    Attributes:
+        heads: The linear heads, or the one block.
+        slots: For each block of the head stage that is in the group, its place in ``heads``.
+        width: Number of outputs, C.
+    """
+
+    heads: LinearHeads | BoundBlock
+    slots: Mapping[int, int]
+    width: int
+
+    def run_one(self, builder: GraphBuilder, block: int, states: ir.Value) -> ir.Value:
+        """Add one head of the group to a graph, ``[R, ...] -> [R, C]``."""
+        if isinstance(self.heads, LinearHeads):
+            return self.heads.run_one(builder, self.slots[block], states)
+        return self.heads.run(builder, states)
+
+    @property
+    def distinct(self) -> int:
+        """Number of different heads."""
+        return len(set(self.slots.values()))
+
+    @property
+    def gathered(self) -> bool:
+        """Whether the router gathers a head's weights for each question."""
+        return isinstance(self.heads, LinearHeads) and self.distinct > 1
+
+    def uses(self, block: int) -> tuple[TensorUse, ...]:
+        """Return where one head's tensors lie in the weight file."""
+        if isinstance(self.heads, BoundBlock):
+            return self.heads.uses()
+        parts = zip(("weight", "bias"), self.heads.part(self.slots[block]), strict=True)
+        return tuple(
+            TensorUse(name=name, tensor=ref.key, shape=ref.shape, offset=ref.offset) for name, ref in parts
+        )
+
+
+def stack_heads(store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]]) -> list[HeadGroup]:
+    """Group linear heads by shape; equal heads become one.
+
+    Args:
+        store: Where the stacked tensors are kept.
+        heads: For each block its ``weight [D, C]`` and ``bias [C]``.
+    """
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for block, tensors in heads.items():
+        shapes.setdefault(tuple(tensors["weight"].shape), []).append(block)
+    groups = []
+    for (size, width), blocks in shapes.items():
+        slots: dict[int, int] = {}
+        distinct: dict[bytes, int] = {}
+        for block in blocks:
+            content = as_array(heads[block]["weight"]).tobytes() + as_array(heads[block]["bias"]).tobytes()
+            slots[block] = distinct.setdefault(content, len(distinct))
+        first = {slot: block for block, slot in reversed(slots.items())}
+        order = [heads[first[slot]] for slot in range(len(distinct))]
+        stacked = LinearHeads(
+            store.add(np.stack([as_array(tensors["weight"]) for tensors in order])),
+            store.add(np.stack([as_array(tensors["bias"]) for tensors in order])),
+        )
+        if size * width <= _GATHERED_NUMBERS:
+            groups.append(HeadGroup(stacked, slots, width))
+            continue
+        for slot in range(len(distinct)):
+            members = {block: slot for block, its_slot in slots.items() if its_slot == slot}
+            groups.append(HeadGroup(stacked, members, width))
+    return groups
+
+
+def task_probabilities(builder: GraphBuilder, task: TaskSpec, scores: ir.Value) -> ir.Value | None:
+    """Add one task's probabilities ``[R, C]``; a regression has none."""
+    if task.kind == "classification":
+        return builder.op("Softmax", scores, axis=-1)
+    if task.kind == "multilabel":
+        return builder.op("Sigmoid", scores)
+    return None
+
+
+def mixed_probabilities(
+    builder: GraphBuilder, tasks: Sequence[TaskSpec], scores: ir.Value, task: ir.Value
+) -> ir.Value | None:
+    """Add the probabilities ``[B, C]`` of questions of several tasks; 0 where a task has none."""
+    kinds = {spec.kind for spec in tasks}
+    own = _own_columns(builder, tasks, task)
+    zero = builder.constant(np.zeros((), dtype=np.float32))
+    result = None
+    if "classification" in kinds:
+        # Columns that are not the task's own take no part in its softmax.
+        closed = builder.constant(np.array(-np.inf, dtype=np.float32))
+        open_scores = scores if own is None else builder.op("Where", own, scores, closed)
+        result = builder.op("Softmax", open_scores, axis=-1)
+    if "multilabel" in kinds:
+        each = builder.op("Sigmoid", scores)
+        each = each if own is None else builder.op("Where", own, each, zero)
+        result = (
+            each
+            if result is None
+            else builder.op("Where", _is(builder, tasks, task, "multilabel"), each, result)
+        )
+    if result is not None and "regression" in kinds:
+        result = builder.op("Where", _is(builder, tasks, task, "regression"), zero, result)
+    return result
+
+
+def _own_columns(builder: GraphBuilder, tasks: Sequence[TaskSpec], task: ir.Value) -> ir.Value | None:
+    """Return which columns are a question's own, bool ``[B, C]``; None where all are, for every task."""
+    widths = np.array([[spec.width] for spec in tasks], dtype=np.int64)
+    if widths.min() == widths.max():
+        return None
+    columns = builder.constant(np.arange(widths.max(), dtype=np.int64))
+    return builder.op("Less", columns, builder.op("Gather", builder.constant(widths), task, axis=0))
+
+
+def _is(builder: GraphBuilder, tasks: Sequence[TaskSpec], task: ir.Value, kind: TaskKind) -> ir.Value:
+    """Return whether a question's task is of a kind, bool ``[B, 1]``."""
+    table = builder.constant(np.array([[spec.kind == kind] for spec in tasks]))
+    return builder.op("Gather", table, task, axis=0)
+
+
+def _slice(ref: TensorRef, slot: int) -> TensorRef:
+    shape = ref.shape[1:]
+    whole = TensorRef(ref.key, ref.dtype, shape)
+    return TensorRef(ref.key, ref.dtype, shape, slot * whole.length)

@@ -1,0 +1,181 @@
+"""A frozen model made ready for graphs: pruned to what its tasks use, traced, bound to the weight store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from coterie.exporter._bind import Binder, BoundBlock
+from coterie.exporter._heads import HeadGroup, stack_heads
+from coterie.exporter._states import StageInput, StateShape, stage_inputs
+from coterie.exporter._trace import Tracer
+from coterie.exporter._weights import Array, WeightStore
+from coterie.runtime.errors import ExportError
+from coterie.runtime.manifest import TensorSpec, TensorUse
+from coterie.runtime.plan import SharingPlan, StagePlan
+from coterie.runtime.tasks import TaskSpec
+from coterie.training.blocks import LinearHead
+from coterie.training.frozen import FrozenBank, FrozenModel
+
+_RESERVED_INPUTS = {"row", "task", "scores", "probabilities"}
+
+
+@dataclass(frozen=True)
+class BoundModel:
+    """Everything that the graphs are made of.
+
+    Attributes:
+        input: The model's input.
+        tasks: What each task answers.
+        plan: The sharing plan, without blocks that no task uses.
+        blocks: For each stage but the last its blocks.
+        heads: The last stage's blocks, in groups.
+        results: For each stage but the last the shape of its blocks' results.
+    """
+
+    input: TensorSpec
+    tasks: tuple[TaskSpec, ...]
+    plan: SharingPlan
+    blocks: tuple[tuple[BoundBlock, ...], ...]
+    heads: tuple[HeadGroup, ...]
+    results: tuple[StateShape, ...]
+
+    @property
+    def width(self) -> int:
+        """Largest number of outputs of a task, C."""
+        return max(task.width for task in self.tasks)
+
+    def input_dims(self) -> list[int | str]:
+        """Return the input's shape, ``[R, ...]``, with names for dimensions of any size."""
+        dims = self.input.shape[1:]
+        return ["R", *(f"L{axis}" if size is None else size for axis, size in enumerate(dims, start=1))]
+
+    def input_shape(self) -> StateShape:
+        """Return the shape of one input."""
+        return StateShape(self.input.shape[1:])
+
+    def head_of(self, block: int) -> HeadGroup:
+        """Return the group of a block of the last stage."""
+        return next(group for group in self.heads if block in group.slots)
+
+    def tensor_uses(self) -> dict[str, tuple[TensorUse, ...]]:
+        """Return each block's tensors in the weight file, by block name."""
+        uses = {block.name: block.uses() for bank in self.blocks for block in bank}
+        for index, block in enumerate(self.plan.stages[-1].blocks):
+            uses[block.name] = self.head_of(index).uses(index)
+        return uses
+
+
+def prune(frozen: FrozenModel) -> FrozenModel:
+    """Return the model without the blocks that no task uses.
+
+    Raises:
+        ExportError: If the plan, the banks and the tasks do not belong together.
+    """
+    _check(frozen)
+    stages, banks = [], []
+    for stage, bank in zip(frozen.plan.stages, frozen.banks, strict=True):
+        used = sorted(stage.users())
+        place = {block: index for index, block in enumerate(used)}
+        kept = StagePlan(
+            name=stage.name,
+            kind=stage.kind,
+            trained_blocks=stage.trained_blocks,
+            blocks=tuple(stage.blocks[block] for block in used),
+            uses=tuple(tuple(place[block] for block in blocks) for blocks in stage.uses),
+            weights=stage.weights,
+            gate_probabilities=stage.gate_probabilities,
+        )
+        stages.append(kept)
+        banks.append(FrozenBank(template=bank.template, tensors=tuple(bank.tensors[block] for block in used)))
+    plan = SharingPlan(tasks=frozen.plan.tasks, stages=tuple(stages))
+    return replace(frozen, plan=plan, banks=tuple(banks))
+
+
+def bind_model(
+    frozen: FrozenModel, samples: Array, store: WeightStore, on_progress: Callable[[str], None]
+) -> BoundModel:
+    """Trace each architecture once and bind every block's tensors.
+
+    Args:
+        frozen: A pruned model.
+        samples: Real inputs ``[n, ...]``.
+        store: Receives the tensors.
+        on_progress: Called with a line for each stage.
+
+    Raises:
+        ExportError: If a block cannot be traced.
+    """
+    tracer, binder = Tracer(), Binder(store)
+    inputs = stage_inputs(frozen, samples)
+    banks: list[tuple[BoundBlock, ...]] = []
+    for stage, bank, given in zip(frozen.plan.stages, frozen.banks, inputs, strict=True):
+        on_progress(f"tracing stage {stage.name!r}: {len(stage.blocks)} blocks")
+        if stage is frozen.plan.stages[-1] and type(bank.template) is LinearHead:
+            continue
+        banks.append(_bind_bank(tracer, binder, stage, bank, given))
+    shapes = tuple(bank[0].trace.shape for bank in banks[: len(frozen.plan.stages) - 1])
+    if len(banks) == len(frozen.plan.stages):
+        heads = _block_heads(frozen, banks.pop())
+    else:
+        heads = stack_heads(store, dict(enumerate(frozen.banks[-1].tensors)))
+    return BoundModel(frozen.input, frozen.tasks, frozen.plan, tuple(banks), tuple(heads), shapes)
+
+
+def _bind_bank(
+    tracer: Tracer, binder: Binder, stage: StagePlan, bank: FrozenBank, given: StageInput
+) -> tuple[BoundBlock, ...]:
+    blocks = []
+    for block, tensors in zip(stage.blocks, bank.tensors, strict=True):
+        try:
+            trace = tracer.trace(bank.template, tensors, given.example, given.shape)
+        except ExportError as error:
+            raise ExportError(f"stage {stage.name!r}, block {block.name!r}: {error}") from error
+        blocks.append(binder.bind(block.name, trace, tensors))
+    if stage.kind != "head" and len({block.trace.shape for block in blocks}) > 1:
+        raise ExportError(f"the blocks of stage {stage.name!r} have results of different shapes")
+    return tuple(blocks)
+
+
+def _block_heads(frozen: FrozenModel, bank: Sequence[BoundBlock]) -> list[HeadGroup]:
+    """Group heads that are no linear maps: equal ones become one."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for index, block in enumerate(bank):
+        groups.setdefault(block.signature(), []).append(index)
+    result = []
+    for members in groups.values():
+        shape = bank[members[0]].trace.shape
+        width = shape.size
+        if len(shape.dims) != 1 or width is None:
+            raise ExportError(f"head {bank[members[0]].name!r} answers {shape.dims}: scores are [R, C]")
+        result.append(HeadGroup(bank[members[0]], dict.fromkeys(members, 0), width))
+    for task, used in zip(frozen.tasks, frozen.plan.stages[-1].uses, strict=True):
+        width = bank[used[0]].trace.shape.size
+        if width != task.width:
+            raise ExportError(f"task {task.name!r} has {task.width} outputs, its head {width}")
+    return result
+
+
+def _check(frozen: FrozenModel) -> None:
+    plan, head = frozen.plan, frozen.plan.stages[-1]
+    if tuple(task.name for task in frozen.tasks) != plan.tasks:
+        raise ExportError("the model's tasks are not the plan's: freeze the model again")
+    if [len(bank.tensors) for bank in frozen.banks] != [len(stage.blocks) for stage in plan.stages]:
+        raise ExportError("the model's banks are not the plan's: freeze the model again")
+    if head.kind != "head" or head.mixes:
+        raise ExportError(f"the last stage, {head.name!r}, must be of kind 'head' and mix nothing")
+    names = [block.name for stage in plan.stages for block in stage.blocks]
+    if len(set(names)) != len(names):
+        raise ExportError("two blocks of the plan have the same name")
+    for stage, bank in zip(plan.stages, frozen.banks, strict=True):
+        if any(module.training for module in bank.template.modules()):
+            raise ExportError(
+                f"the blocks of stage {stage.name!r} are in training mode: freeze the model again"
+            )
+    if frozen.input.name in _RESERVED_INPUTS:
+        raise ExportError(f"the input is called {frozen.input.name!r}, as a tensor of the router: rename it")
+    if type(frozen.banks[-1].template) is LinearHead:
+        for task, used in zip(frozen.tasks, head.uses, strict=True):
+            width = int(frozen.banks[-1].tensors[used[0]]["bias"].shape[0])
+            if width != task.width:
+                raise ExportError(f"task {task.name!r} has {task.width} outputs, its head {width}")

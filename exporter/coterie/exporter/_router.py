@@ -1,0 +1,137 @@
+"""The router: the whole plan as one graph that answers B questions about R inputs.
+
+    inputs [R, ...], row [B], task [B]  ->  scores [B, C], probabilities [B, C]
+
+Every weight is in it once, and every block runs once for each distinct state that any question needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from coterie.exporter._bind import BoundBlock
+from coterie.exporter._builder import GraphBuilder, Output
+from coterie.exporter._dispatch import Flow, find_pairs, positions, run_blocks
+from coterie.exporter._heads import HeadGroup, mixed_probabilities
+from coterie.exporter._model import BoundModel
+from coterie.exporter._states import StateShape
+from coterie.exporter._weights import WeightFile
+from coterie.runtime.plan import StagePlan
+
+
+def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
+    """Return the router's graph.
+
+    Its inputs are the model's, ``row`` and ``task`` (int64 ``[B]``); its outputs are ``scores [B, C]`` and,
+    unless all tasks are regressions, ``probabilities [B, C]``. Columns past a task's own width are 0. R and B
+    may be 0. A row or task out of range is an error of the session.
+    """
+    builder = GraphBuilder("router", weights)
+    inputs = builder.input(model.input.name, model.input.dtype, model.input_dims())
+    row = builder.input("row", "int64", ["B"])
+    task = builder.input("task", "int64", ["B"])
+    every = Flow(inputs, model.input_shape(), None)
+    # Through a table of all rows: a row out of range fails here, instead of reading another block's results.
+    flow = Flow(inputs, every.shape, builder.op("Gather", positions(builder, every), row, axis=0))
+    for number, stage in enumerate(model.plan.stages[:-1]):
+        with builder.scope(stage.name):
+            flow = _stage(builder, model, number, flow, task)
+    with builder.scope(model.plan.stages[-1].name):
+        scores = _heads(builder, model, flow, task)
+        probabilities = mixed_probabilities(builder, model.tasks, scores, task)
+    outputs: list[Output] = [("scores", scores, "float32", ["B", model.width])]
+    if probabilities is not None:
+        outputs.append(("probabilities", probabilities, "float32", ["B", model.width]))
+    return builder.finish(outputs)
+
+
+def _stage(builder: GraphBuilder, model: BoundModel, number: int, flow: Flow, task: ir.Value) -> Flow:
+    """Add one stage; a stage that mixes leaves one state for each question."""
+    stage, shape = model.plan.stages[number], model.results[number]
+    table, mixture = stage_tables(stage)
+
+    def run(block: int, states: ir.Value) -> ir.Value:
+        return model.blocks[number][block].run(builder, states)
+
+    blocks = table[:, 0] if table.shape[1] == 1 else table
+    results, index = run_blocks(builder, flow, task, blocks, run)
+    if not stage.mixes:
+        return Flow(results, shape, index)
+    chosen = results if index is None else builder.op("Gather", results, index, axis=0)
+    return Flow(_mix(builder, chosen, mixture, shape, task), shape, None)
+
+
+def _mix(
+    builder: GraphBuilder,
+    chosen: ir.Value,
+    mixture: npt.NDArray[np.float32],
+    shape: StateShape,
+    task: ir.Value,
+) -> ir.Value:
+    """Return each question's blocks' results ``[B, k, ...]`` (``[B, ...]`` for k = 1), weighted and summed."""
+    tasks, most = mixture.shape
+    if most > 1 and len(shape.dims) == 1:
+        own = builder.op("Gather", builder.constant(mixture.reshape(tasks, 1, most), "mixture"), task, axis=0)
+        return builder.op("Squeeze", builder.op("MatMul", own, chosen), builder.integers(1))
+    axes = [tasks, *([most] if most > 1 else []), *[1] * len(shape.dims)]
+    own = builder.op("Gather", builder.constant(mixture.reshape(axes), "mixture"), task, axis=0)
+    weighted = builder.op("Mul", chosen, own)
+    return weighted if most == 1 else builder.op("ReduceSum", weighted, builder.integers(1), keepdims=0)
+
+
+def stage_tables(stage: StagePlan) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the blocks ``[N, k]`` and mixture weights ``[N, k]`` of every task, k being the largest k(t).
+
+    A task that uses fewer repeats its first block with weight 0: no other block runs for it.
+    """
+    most = int(stage.density().max())
+    table = np.array([[*used, *[used[0]] * (most - len(used))] for used in stage.uses], dtype=np.int64)
+    mixture = [[*weight, *[0.0] * (most - len(weight))] for weight in stage.weights]
+    return table, np.array(mixture, dtype=np.float32)
+
+
+def _heads(builder: GraphBuilder, model: BoundModel, flow: Flow, task: ir.Value) -> ir.Value:
+    """Return the scores ``[B, C]``."""
+    stage = model.plan.stages[-1]
+    block_of = [used[0] for used in stage.uses]
+    group_of = [next(i for i, group in enumerate(model.heads) if block in group.slots) for block in block_of]
+    slot_of = [model.heads[group].slots[block] for group, block in zip(group_of, block_of, strict=True)]
+    asked = flow.states
+    if flow.position is not None:
+        asked = builder.op("Gather", flow.states, flow.position, axis=0)
+    slots = _slots(builder, slot_of, task)
+    if len(model.heads) == 1:
+        return _pad(builder, _run_group(builder, model.heads[0], block_of[0], asked, slots), 0)
+    questions = Flow(asked, flow.shape, None)
+    pairs = find_pairs(builder, questions, task, np.array(group_of, dtype=np.int64))
+    states = pairs.split(builder, asked, len(model.heads))
+    parts = pairs.split(builder, slots, len(model.heads))
+    scores = []
+    for group, part, part_slots in zip(model.heads, states, parts, strict=True):
+        result = _run_group(builder, group, next(iter(group.slots)), part, part_slots)
+        scores.append(_pad(builder, result, model.width - group.width))
+    return builder.op("Gather", builder.op("Concat", *scores, axis=0), pairs.index, axis=0)
+
+
+def _slots(builder: GraphBuilder, slot_of: Sequence[int], task: ir.Value) -> ir.Value:
+    """Return each question's place in its group of heads, ``[B]``."""
+    if list(slot_of) == list(range(len(slot_of))):
+        return task
+    return builder.op("Gather", builder.constant(np.array(slot_of, dtype=np.int64)), task, axis=0)
+
+
+def _run_group(
+    builder: GraphBuilder, group: HeadGroup, block: int, states: ir.Value, slots: ir.Value
+) -> ir.Value:
+    if group.gathered and not isinstance(group.heads, BoundBlock):
+        return group.heads.run_many(builder, states, slots)
+    return group.run_one(builder, block, states)
+
+
+def _pad(builder: GraphBuilder, scores: ir.Value, columns: int) -> ir.Value:
+    """Add columns of zeros."""
+    return scores if columns == 0 else builder.op("Pad", scores, builder.integers(0, 0, 0, columns))

@@ -1,0 +1,85 @@
+"""The shapes of the states between the stages, found by running the first block of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.exporter._weights import Array
+from coterie.runtime.errors import ExportError
+from coterie.runtime.manifest import TensorSpec
+from coterie.training.frozen import FrozenModel
+
+_EXAMPLE_ROWS = (3, 5, 7, 11, 13)
+_EXAMPLE_LENGTH = 8
+
+
+@dataclass(frozen=True)
+class StateShape:
+    """Shape of one state, without the batch dimension; ``None`` differs from batch to batch."""
+
+    dims: tuple[int | None, ...]
+
+    @property
+    def size(self) -> int | None:
+        """Numbers in one state, or None where that differs."""
+        if None in self.dims:
+            return None
+        return int(np.prod([size for size in self.dims if size is not None], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """What one stage takes: an example to trace with, ``[R, ...]``, and its shape."""
+
+    example: Tensor
+    shape: StateShape
+
+
+def check_samples(spec: TensorSpec, samples: Array) -> None:
+    """Check that the samples are inputs of the model.
+
+    Raises:
+        ExportError: If there are none, or their type or shape is another.
+    """
+    wanted = f"{spec.dtype} {('n', *spec.shape[1:])}"
+    fits = len(samples.shape) == len(spec.shape) and all(
+        size is None or size == actual for size, actual in zip(spec.shape[1:], samples.shape[1:], strict=True)
+    )
+    if not fits or samples.dtype.name != spec.dtype:
+        raise ExportError(
+            f"the samples are {samples.dtype.name} {samples.shape}, but input {spec.name!r} is {wanted}: "
+            "give the inputs of a validation split as the model takes them"
+        )
+    if len(samples) == 0:
+        raise ExportError("no samples: an export is checked on real inputs, give at least one")
+
+
+def stage_inputs(frozen: FrozenModel, samples: Array) -> list[StageInput]:
+    """Return what each stage takes, from real inputs ``[n, ...]``."""
+    first = _example(frozen.input, samples, _EXAMPLE_LENGTH)
+    second = _example(frozen.input, samples, _EXAMPLE_LENGTH + 1)
+    result = []
+    for bank in frozen.banks:
+        dims = (a if a == b else None for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
+        result.append(StageInput(first, StateShape(tuple(dims))))
+        with torch.no_grad():
+            first, second = bank.run(0, first), bank.run(0, second)
+    return result
+
+
+def _example(spec: TensorSpec, samples: Array, length: int) -> Tensor:
+    """Return a few samples, every open dimension cut or padded with zeros to a length."""
+    # Equal sizes of two dimensions would make the tracer take them for one.
+    rows = next(size for size in _EXAMPLE_ROWS if size not in samples.shape[1:] and size != length)
+    chosen = samples[np.arange(rows) % len(samples)]
+    for axis, size in enumerate(spec.shape):
+        if axis > 0 and size is None:
+            chosen = chosen.take(range(min(length, chosen.shape[axis])), axis=axis)
+            padding = [(0, 0)] * chosen.ndim
+            padding[axis] = (0, length - chosen.shape[axis])
+            chosen = np.pad(chosen, padding)
+    return torch.from_numpy(np.ascontiguousarray(chosen))

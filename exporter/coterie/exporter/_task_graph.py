@@ -1,0 +1,47 @@
+"""The compact graph of one task: only the blocks it uses, in the order in which states flow."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from coterie.exporter._builder import GraphBuilder, Output
+from coterie.exporter._heads import task_probabilities
+from coterie.exporter._model import BoundModel
+from coterie.exporter._weights import WeightFile
+
+
+def task_graph(model: BoundModel, weights: WeightFile, task: int) -> ir.Model:
+    """Return one task's graph.
+
+    Its input is the model's; its outputs are ``scores [R, C]`` and, unless the task is a regression,
+    ``probabilities [R, C]``. R may be 0.
+    """
+    spec = model.tasks[task]
+    builder = GraphBuilder("task", weights)
+    states = builder.input(model.input.name, model.input.dtype, model.input_dims())
+    for number, stage in enumerate(model.plan.stages[:-1]):
+        used, mixture = stage.uses[task], stage.weights[task]
+        parts = [model.blocks[number][block].run(builder, states) for block in used]
+        with builder.scope(stage.name):
+            states = _mix(builder, parts, mixture)
+    head = model.plan.stages[-1]
+    with builder.scope(head.name):
+        block = head.uses[task][0]
+        scores = model.head_of(block).run_one(builder, block, states)
+        probabilities = task_probabilities(builder, spec, scores)
+    outputs: list[Output] = [("scores", scores, "float32", ["R", spec.width])]
+    if probabilities is not None:
+        outputs.append(("probabilities", probabilities, "float32", ["R", spec.width]))
+    return builder.finish(outputs)
+
+
+def _mix(builder: GraphBuilder, parts: list[ir.Value], mixture: tuple[float, ...]) -> ir.Value:
+    """Add up the blocks' results, each times its weight."""
+    weighted = [
+        part
+        if weight == 1.0
+        else builder.op("Mul", part, builder.constant(np.array(weight, dtype=np.float32)))
+        for part, weight in zip(parts, mixture, strict=True)
+    ]
+    return weighted[0] if len(weighted) == 1 else builder.op("Sum", *weighted)

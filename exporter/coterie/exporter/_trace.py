@@ -1,0 +1,221 @@
+"""From a block's architecture to ONNX nodes: each architecture is traced once, with its weights left open.
+
+The block's parameters and buffers become inputs of the traced graph, so that one trace serves every block of
+that architecture. Nodes that depend on them alone, and not on the states, form the prologue; it is evaluated
+once for each block when its weights are bound, so that no session computes or stores such values again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from coterie.exporter._states import StateShape
+from coterie.runtime.errors import ExportError
+from coterie.training.blocks import Block
+
+OPSET = 18
+"""Old enough for every ONNX Runtime that a bundle's graphs may meet, new enough for all that they need."""
+
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""What every module has; none of it but the children tells two of them apart."""
+
+_ABORTS_ON_ZERO_ROWS = frozenset({"LSTM", "GRU", "RNN"})
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One architecture as ONNX nodes.
+
+    Attributes:
+        states: The value that stands for the block's input, ``[R, ...]``.
+        parameters: Parameter name to the value that stands for it.
+        constants: Values that the tracer fixed, the same for every block.
+        prologue: Nodes that depend on parameters and constants alone, in order.
+        body: All other nodes, in order.
+        reads: What the body reads from outside: the states, parameters, constants, results of the prologue.
+        derived: The prologue's results among those.
+        output: The body's result; ``shape`` says which one it has.
+        shape: Shape of the result without the batch dimension.
+        needs_rows: Whether a kernel of the body cannot take zero rows.
+    """
+
+    states: ir.Value
+    parameters: Mapping[str, ir.Value]
+    constants: tuple[ir.Value, ...]
+    prologue: tuple[ir.Node, ...]
+    body: tuple[ir.Node, ...]
+    reads: frozenset[ir.Value]
+    derived: tuple[ir.Value, ...]
+    output: ir.Value
+    shape: StateShape
+    needs_rows: bool
+
+
+class Tracer:
+    """Traces architectures, each once."""
+
+    def __init__(self) -> None:
+        self._traces: dict[object, Trace] = {}
+
+    def trace(
+        self, template: Block, tensors: Mapping[str, Tensor], example: Tensor, shape: StateShape
+    ) -> Trace:
+        """Return the trace of a block.
+
+        Args:
+            template: The architecture, in evaluation mode.
+            tensors: One block's parameters and buffers; only their types and shapes matter.
+            example: States to trace with, ``[R, ...]``.
+            shape: Which dimensions of the states differ from batch to batch.
+
+        Raises:
+            ExportError: If the block cannot be expressed in ONNX with a batch of any size.
+        """
+        signature = tuple((name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items())
+        key = (architecture(template), signature, str(example.dtype), shape)
+        if key not in self._traces:
+            graph = _traced_graph(template, tensors, example, shape)
+            self._traces[key] = _split(graph, tuple(tensors))
+        return self._traces[key]
+
+
+def architecture(module: nn.Module) -> object:
+    """Return a key that two modules share only if they compute the same function of states and weights.
+
+    It names the classes and every plain attribute, recursively. A module with an attribute of another kind is
+    its own architecture.
+    """
+    plain = {name: value for name, value in vars(module).items() if name not in _MODULE_ATTRIBUTES}
+    if not all(_is_plain(value) for value in plain.values()):
+        return id(module)
+    children = tuple((name, architecture(child)) for name, child in module.named_children())
+    attributes = tuple(sorted((name, repr(value)) for name, value in plain.items()))
+    return (type(module).__module__, type(module).__qualname__, attributes, children)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+class _OpenBlock(nn.Module):
+    """A block whose parameters are arguments of ``forward``."""
+
+    def __init__(self, template: Block, names: tuple[str, ...]) -> None:
+        super().__init__()
+        # In a tuple, the template is no submodule, and its own weights do not enter the graph.
+        self._template = (template,)
+        self._names = names
+
+    def forward(self, states: Tensor, *parameters: Tensor) -> Tensor:
+        tensors = dict(zip(self._names, parameters, strict=True))
+        result: Tensor = functional_call(self._template[0], tensors, (states,))
+        return result
+
+
+def _traced_graph(
+    template: Block, tensors: Mapping[str, Tensor], example: Tensor, shape: StateShape
+) -> ir.Graph:
+    dynamic = [0, *(axis for axis, size in enumerate(shape.dims, start=1) if size is None)]
+    dims: tuple[Any, ...] = (dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC), (None,) * len(tensors))
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                _OpenBlock(template, tuple(tensors)),
+                (example, *tensors.values()),
+                dynamo=True,
+                dynamic_shapes=dims,
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(
+            f"block {type(template).__name__!r} cannot be traced to ONNX ({reason}): its forward must be "
+            "made of tensor operations that torch.onnx.export knows, for a batch of any size"
+        ) from error
+    if program is None:  # only where a file name is given
+        raise ExportError(f"block {type(template).__name__!r}: torch.onnx.export returned nothing")
+    model = program.model
+    if model.functions:
+        raise ExportError(
+            f"block {type(template).__name__!r} needs operators outside ONNX: {list(model.functions)}"
+        )
+    return model.graph
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the tracer's notes about optional packages; they would repeat for each trace."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
+    states, *parameters = graph.inputs
+    (output,) = graph.outputs
+    moving = {states}
+    prologue, body = [], []
+    for node in graph:
+        if moving.isdisjoint(_reads(node)):
+            prologue.append(node)
+        else:
+            body.append(node)
+            moving.update(node.outputs)
+    if output not in moving:
+        raise ExportError("a block's result does not depend on its states: there is nothing to export")
+    early = [value for node in prologue for value in node.outputs]
+    reads = frozenset(value for node in body for value in _reads(node))
+    return Trace(
+        states=states,
+        parameters=dict(zip(names, parameters, strict=True)),
+        constants=tuple(graph.initializers.values()),
+        prologue=tuple(prologue),
+        body=tuple(body),
+        reads=reads,
+        derived=tuple(value for value in early if value in reads),
+        output=output,
+        shape=_result_shape(output),
+        needs_rows=any(
+            node.op_type in _ABORTS_ON_ZERO_ROWS for node in ir.traversal.RecursiveGraphIterator(graph)
+        ),
+    )
+
+
+def _reads(node: ir.Node) -> set[ir.Value]:
+    """Return what a node reads, in its subgraphs too."""
+    values = {value for value in node.inputs if value is not None}
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in ir.traversal.RecursiveGraphIterator(attribute.as_graph()):
+                values.update(value for value in inner.inputs if value is not None)
+            values.update(attribute.as_graph().outputs)
+    return values
+
+
+def _result_shape(output: ir.Value) -> StateShape:
+    if output.shape is None or not isinstance(output.shape[0], ir.SymbolicDim):
+        raise ExportError(
+            "a block's result has a fixed number of rows: its first dimension must be the batch"
+        )
+    if output.dtype != ir.DataType.FLOAT:
+        raise ExportError(f"a block's result is {output.dtype}: states after a block are float32")
+    return StateShape(tuple(size if isinstance(size, int) else None for size in output.shape[1:]))

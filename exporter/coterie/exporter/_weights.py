@@ -1,0 +1,130 @@
+"""The weight file: every distinct tensor once, addressed by its content; ONNX graphs point into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from coterie.runtime.errors import ExportError
+
+Array = npt.NDArray[Any]
+
+_HEADER_LENGTH_BYTES = 8
+
+
+def content_hash(array: Array) -> str:
+    """Return the SHA-256 of an array's dtype, shape and bytes; equal tensors have equal hashes."""
+    digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
+    # A view as bytes: `memoryview` refuses arrays that have a dimension of size 0.
+    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class TensorRef:
+    """A tensor that graphs refer to: a key of the weight file, and the part of it that is meant.
+
+    Attributes:
+        key: Content hash of the stored tensor.
+        dtype: NumPy name of its type.
+        shape: Shape of the part.
+        offset: Bytes from the start of the stored tensor to the part.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def length(self) -> int:
+        """Length of the part in bytes."""
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass
+class WeightStore:
+    """Collects tensors before they are written; adding an equal one again costs nothing."""
+
+    _arrays: dict[str, Array] = field(default_factory=dict)
+
+    def add(self, array: Array) -> TensorRef:
+        """Keep an array and return the reference to it."""
+        array = np.ascontiguousarray(array).reshape(array.shape)
+        key = content_hash(array)
+        self._arrays.setdefault(key, array)
+        return TensorRef(key, array.dtype.name, tuple(array.shape))
+
+    def write(self, path: Path) -> WeightFile:
+        """Write all arrays as safetensors; the same arrays give the same bytes, whatever their order."""
+        save_file({key: self._arrays[key] for key in sorted(self._arrays)}, path)
+        return WeightFile.read(path)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one tensor lies in the file: its first byte, its length in bytes, and its shape."""
+
+    start: int
+    length: int
+    shape: tuple[int, ...]
+
+    def part(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a part of that shape."""
+        whole = int(np.prod(self.shape, dtype=np.int64))
+        return self.length * int(np.prod(shape, dtype=np.int64)) // whole if whole else 0
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Where in a written weight file each tensor lies.
+
+    Attributes:
+        name: File name, relative to the graphs.
+        spans: For each key where its tensor lies.
+    """
+
+    name: str
+    spans: Mapping[str, Span]
+
+    @classmethod
+    def read(cls, path: Path) -> WeightFile:
+        """Read the header of a safetensors file."""
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
+            header: dict[str, Any] = json.loads(file.read(length))
+        start = _HEADER_LENGTH_BYTES + length
+        header.pop("__metadata__", None)
+        spans = {
+            key: Span(
+                start + entry["data_offsets"][0],
+                int(np.diff(entry["data_offsets"])[0]),
+                tuple(entry["shape"]),
+            )
+            for key, entry in header.items()
+        }
+        return cls(path.name, spans)
+
+    @property
+    def length(self) -> int:
+        """Bytes of all tensors."""
+        return sum(span.length for span in self.spans.values())
+
+    def offset(self, ref: TensorRef) -> int:
+        """Return the first byte of a tensor in the file.
+
+        Raises:
+            ExportError: If the file does not hold it.
+        """
+        span = self.spans.get(ref.key)
+        if span is None or ref.offset + ref.length > span.length:
+            raise ExportError(f"tensor {ref.key} of {ref.length} bytes is not in {self.name}: export again")
+        return span.start + ref.offset

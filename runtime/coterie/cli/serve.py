@@ -1,0 +1,30 @@
+"""``coterie serve``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coterie.cli._extras import extra
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    http_port: Annotated[int, typer.Option(help="Port for HTTP.")] = 3000,
+    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 serves none.")] = 3001,
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+) -> None:
+    """Serve every task of a bundle over HTTP and gRPC from one process.
+
+    Both speak the Open Inference Protocol v2: each task is a model, and the model "router" answers for many
+    tasks at once. tritonclient, KServe clients and anything that speaks to Triton work unmodified. HTTP also
+    has typed JSON endpoints, documented at /, health at /livez and /readyz, and Prometheus metrics at /metrics.
+    """
+    with extra("serve", "coterie serve"):
+        from coterie.runtime.serving import serve as start
+
+    sys.exit(start(bundle, host=host, http_port=http_port, grpc_port=grpc_port, workers=workers))

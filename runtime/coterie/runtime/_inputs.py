@@ -1,0 +1,154 @@
+"""From what a caller has to what a graph takes: strict about shape and value, safe casts only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coterie.runtime._bundle import Bundle
+from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.manifest import TensorSpec
+
+Array = npt.NDArray[Any]
+
+
+def as_inputs(bundle: Bundle, inputs: Any) -> Array:
+    """Return the graphs' input tensor, [R, ...], from arrays, nested lists or, for text, strings.
+
+    Raises:
+        InvalidInputError: If the shape, type or a value is wrong, or a text is empty.
+    """
+    texts = _as_texts(inputs)
+    if texts is None:
+        tensor = as_tensor(bundle.manifest.inputs[0], inputs)
+        if bundle.text is not None:
+            _check_tokens(bundle.manifest.inputs[0], tensor, bundle.text.vocabulary)
+        return tensor
+    if bundle.text is None:
+        raise InvalidInputError(f"input {bundle.manifest.inputs[0].name!r} takes numbers, not text")
+    if not texts:
+        return np.zeros((0, 1), dtype=np.int64)
+    return bundle.text.encode(texts)
+
+
+def as_tensor(spec: TensorSpec, value: Any) -> Array:
+    """Return ``value`` as a C-contiguous array of the spec's dtype and shape.
+
+    Raises:
+        InvalidInputError: If the shape, type or a value is wrong.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"input {spec.name!r} is ragged: every row needs the same shape") from error
+    if array.shape == (0,) and len(spec.shape) > 1:
+        # An empty list knows nothing of the other dimensions: it is a batch of no rows.
+        array = array.reshape(0, *(dim or 1 for dim in spec.shape[1:]))
+    _check_shape(spec, array)
+    # Tensors cut out of a request's body may lie at odd addresses.
+    return np.require(_cast(spec, array), requirements=["C", "A"])
+
+
+def as_indices(name: str, value: Any, *, length: int | None, below: int) -> npt.NDArray[np.int64]:
+    """Return ``value`` as int64 indices [B], each in ``0 <= index < below``.
+
+    Raises:
+        InvalidInputError: If it is not a vector of that length, of integers, in range.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise InvalidInputError(f"{name!r} is ragged: give one index for each question") from error
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InvalidInputError(
+            f"{name!r} is {_describe(array)}: give a vector of integers, one for each question"
+        )
+    if length is not None and len(array) != length:
+        raise InvalidInputError(
+            f"{name!r} has {len(array)} entries for {length} questions: give one for each"
+        )
+    wrong = np.flatnonzero((array < 0) | (array >= below))
+    if wrong.size:
+        at = int(wrong[0])
+        raise InvalidInputError(f"{name!r}[{at}] is {array[at]}: it must be from 0 to {below - 1}")
+    return array.astype(np.int64)
+
+
+def _as_texts(inputs: Any) -> Sequence[str] | None:
+    """Return the texts, or ``None`` when the inputs are not text."""
+    if isinstance(inputs, str):
+        return [inputs]
+    if isinstance(inputs, np.ndarray):
+        if inputs.dtype.kind not in "OU":
+            return None
+        inputs = inputs.reshape(-1).tolist() if inputs.ndim == 1 else inputs.tolist()
+    if isinstance(inputs, (list, tuple)) and any(isinstance(item, (str, bytes)) for item in inputs):
+        for index, item in enumerate(inputs):
+            if not isinstance(item, str):
+                raise InvalidInputError(f"text {index} is of type {type(item).__name__}: give a string")
+        return inputs
+    return None
+
+
+def _check_shape(spec: TensorSpec, array: Array) -> None:
+    wanted = ", ".join(
+        "R" if at == 0 else "L" if dim is None else str(dim) for at, dim in enumerate(spec.shape)
+    )
+    fits = array.ndim == len(spec.shape) and all(
+        dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if fits and (array.shape[0] == 0 or 0 not in array.shape):
+        return
+    hint = ""
+    if array.ndim == len(spec.shape) - 1:
+        hint = "; one input is a batch of one: wrap it in a list"
+    raise InvalidInputError(f"input {spec.name!r} has shape {list(array.shape)}, expected [{wanted}]{hint}")
+
+
+def _cast(spec: TensorSpec, array: Array) -> Array:
+    kind = array.dtype.kind
+    if spec.dtype == "float32":
+        if kind not in "fiub":
+            raise _wrong_type(spec, array)
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)
+        if not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise InvalidInputError(
+                f"input {spec.name!r} has a value in row {row} that is not a finite float32"
+            )
+        return array
+    if array.size and kind not in "iub":
+        raise _wrong_type(spec, array)
+    target = np.dtype(spec.dtype)
+    if array.size and not np.can_cast(array.dtype, target):
+        low, high = np.iinfo(target).min, np.iinfo(target).max
+        if int(array.min()) < low or int(array.max()) > high:
+            raise InvalidInputError(f"input {spec.name!r} has a value outside {low} to {high}")
+    return array.astype(target, copy=False)
+
+
+def _check_tokens(spec: TensorSpec, array: Array, vocabulary: int) -> None:
+    # A graph would read a negative id as counted from the vocabulary's end.
+    wrong = np.argwhere((array < 0) | (array >= vocabulary))
+    if wrong.size:
+        raise InvalidInputError(
+            f"input {spec.name!r} has a token id outside 0 to {vocabulary - 1} in row {wrong[0][0]}"
+        )
+
+
+def _wrong_type(spec: TensorSpec, array: Array) -> InvalidInputError:
+    return InvalidInputError(
+        f"input {spec.name!r} is {_describe(array)}: it takes {spec.dtype} and only casts that lose nothing "
+        "of kind (whole numbers to decimals, never back)"
+    )
+
+
+def _describe(array: Array) -> str:
+    kind = {"O": "mixed objects", "U": "text", "S": "bytes"}.get(array.dtype.kind, str(array.dtype))
+    return f"{kind} of shape {list(array.shape)}"

@@ -1,0 +1,6 @@
+"""Serve a bundle over HTTP and gRPC; needs ``coterie[serve]`` when a server is started, not when imported."""
+
+from coterie.runtime.serving._launch import Addresses, running_server, serve
+from coterie.runtime.serving._settings import Settings
+
+__all__ = ["Addresses", "Settings", "running_server", "serve"]

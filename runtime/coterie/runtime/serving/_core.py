@@ -1,0 +1,244 @@
+"""Every task, and the router, as a model: named tensors in, named tensors out, on no particular transport."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from coterie.runtime._prediction import Prediction
+from coterie.runtime.errors import InvalidInputError, UnknownTaskError
+from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.serving._async_engine import AsyncEngine
+from coterie.runtime.serving._failures import TooLargeError, UnavailableError, failure_of
+from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
+from coterie.runtime.tasks import ROUTER, TaskSpec
+
+VERSION = "1"
+PLATFORM = "onnxruntime_onnx"
+EXTENSIONS = ("binary_tensor_data",)
+TEXT = "text"
+
+T = TypeVar("T")
+
+_DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model; -1 is a dimension of any size."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model's metadata."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request: a model, its inputs, and which outputs to give (all, if none is named)."""
+
+    model: str
+    inputs: Mapping[str, Tensor]
+    version: str = ""
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The tensors that a model gives."""
+
+    model: str
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Observer(Protocol):
+    """Is told of every request, for metrics."""
+
+    def observe(self, *, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
+        """Take note of one request; ``model`` is one of the bundle's, or ``unknown``."""
+
+
+class Models:
+    """The models of one bundle, over the engine that all transports share.
+
+    Args:
+        engine: Where the questions go.
+        max_rows: Most inputs, and most questions, of one request.
+        observer: Told of every request.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, max_rows: int, observer: Observer | None = None) -> None:
+        self.engine = engine
+        self.ready = False
+        self._max_rows = max_rows
+        self._observer = observer
+        bundle = engine.engine.bundle
+        self.bundle = bundle
+        self._input = _input_info(bundle.manifest.inputs[0], text=bundle.text is not None)
+        self._models = {task.name: self._task_model(task) for task in bundle.tasks}
+        self._models[ROUTER] = self._router_model(bundle.tasks)
+
+    def info(self, model: str, version: str = "") -> ModelInfo:
+        """Return a model's metadata.
+
+        Raises:
+            UnknownTaskError: If there is no such model, or not in that version.
+        """
+        if model not in self._models:
+            self.bundle.task_index(model)  # raises, and suggests close names
+        info = self._models[model]
+        if version not in ("", VERSION):
+            raise UnknownTaskError(f"model {model!r} has no version {version[:40]!r}, only {VERSION!r}")
+        return info
+
+    async def answer(self, question: Question, *, transport: str) -> Answer:
+        """Answer a question.
+
+        Raises:
+            UnknownTaskError: If there is no such model or task.
+            InvalidInputError: If an input or output is wrong.
+            TooLargeError: If there are too many inputs or questions.
+            UnavailableError: If the server is not ready or full.
+        """
+        return await self.observed(question.model, transport, self._answer(question))
+
+    async def observed(self, model: str, transport: str, work: Awaitable[tuple[T, int]]) -> T:
+        """Await an answer and the number of questions it holds; tell the observer, and return the answer."""
+        start = time.perf_counter()
+        outcome, asked = "cancelled", 0
+        try:
+            answer, asked = await work
+            outcome = "ok"
+        except Exception as error:
+            outcome = failure_of(error).outcome
+            raise
+        finally:
+            self.observe(model, transport, outcome, asked, time.perf_counter() - start)
+        return answer
+
+    def observe(self, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
+        """Tell the observer of one request."""
+        if self._observer is not None:
+            known = model if model in self._models else "unknown"
+            self._observer.observe(
+                model=known, transport=transport, outcome=outcome, questions=questions, seconds=seconds
+            )
+
+    def check_rows(self, *counts: int) -> None:
+        """Check how many inputs and questions a request has.
+
+        Raises:
+            TooLargeError: If there are more than the server takes.
+            UnavailableError: If the server is not ready.
+        """
+        if not self.ready:
+            raise UnavailableError("the server is not ready yet: try again in a second")
+        if max(counts) > self._max_rows:
+            raise TooLargeError(
+                f"{max(counts)} rows in one request: this server takes {self._max_rows}, split it"
+            )
+
+    async def _answer(self, question: Question) -> tuple[Answer, int]:
+        info = self.info(question.model, question.version)
+        wanted = _wanted(info, question.outputs)
+        tensors = _checked(info, question.inputs)
+        array = tensors[self._input.name]
+        inputs = as_texts(TEXT, array) if self._input.datatype == "BYTES" else array
+        if info.name == ROUTER:
+            task = _task_argument(tensors["task"])
+            row = tensors.get("row")
+            self.check_rows(_rows(inputs), _rows(task))
+            prediction = await self.engine.predict_many(inputs, row, task)
+        else:
+            self.check_rows(_rows(inputs))
+            prediction = await self.engine.predict(info.name, inputs)
+        outputs = {spec.name: Tensor(spec.datatype, _output(info, spec.name, prediction)) for spec in wanted}
+        return Answer(info.name, outputs), len(prediction)
+
+    def _task_model(self, task: TaskSpec) -> ModelInfo:
+        outputs = [TensorInfo("scores", "FP32", (-1, task.width))]
+        if task.kind != "regression":
+            outputs.append(TensorInfo("probabilities", "FP32", (-1, task.width)))
+        if task.kind == "classification":
+            outputs.append(TensorInfo("label", "BYTES", (-1,)))
+        if task.kind == "multilabel":
+            outputs.append(TensorInfo("label", "UINT8", (-1, task.width)))
+        return ModelInfo(task.name, (self._input,), tuple(outputs))
+
+    def _router_model(self, tasks: tuple[TaskSpec, ...]) -> ModelInfo:
+        width = max(task.width for task in tasks)
+        outputs = [TensorInfo("scores", "FP32", (-1, width))]
+        if any(task.kind != "regression" for task in tasks):
+            outputs += [TensorInfo("probabilities", "FP32", (-1, width)), TensorInfo("label", "BYTES", (-1,))]
+        inputs = (self._input, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
+        return ModelInfo(ROUTER, inputs, tuple(outputs))
+
+
+def _input_info(spec: TensorSpec, *, text: bool) -> TensorInfo:
+    if text:
+        return TensorInfo(TEXT, "BYTES", (-1,))
+    return TensorInfo(
+        spec.name, _DATATYPES[spec.dtype], tuple(-1 if dim is None else dim for dim in spec.shape)
+    )
+
+
+def _wanted(info: ModelInfo, outputs: tuple[str, ...]) -> tuple[TensorInfo, ...]:
+    if not outputs:
+        return info.outputs
+    known = {spec.name: spec for spec in info.outputs}
+    for name in outputs:
+        if name not in known:
+            raise InvalidInputError(
+                f"model {info.name!r} has no output {name[:80]!r}: it has {', '.join(known)}"
+            )
+    return tuple(known[name] for name in dict.fromkeys(outputs))
+
+
+def _checked(info: ModelInfo, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
+    known = {spec.name: spec for spec in info.inputs}
+    for name, tensor in inputs.items():
+        if name not in known:
+            raise InvalidInputError(
+                f"model {info.name!r} has no input {name[:80]!r}: it has {', '.join(known)}"
+            )
+        allowed = ("BYTES", "INT64") if info.name == ROUTER and name == "task" else (known[name].datatype,)
+        if tensor.datatype not in allowed:
+            raise InvalidInputError(f"input {name!r} is {tensor.datatype}: it must be {' or '.join(allowed)}")
+    missing = [name for name in known if name not in inputs and name != "row"]
+    if missing:
+        raise InvalidInputError(f"model {info.name!r} needs input {', '.join(map(repr, missing))}")
+    return {name: tensor.array for name, tensor in inputs.items()}
+
+
+def _rows(values: Array | list[str]) -> int:
+    """Return how many rows there are, of whatever shape: the engine is who refuses a shape."""
+    return max(np.shape(values)[:1], default=1) if isinstance(values, np.ndarray) else len(values)
+
+
+def _task_argument(array: Array) -> Array | list[str]:
+    return as_texts("task", array) if array.dtype == object else array
+
+
+def _output(info: ModelInfo, name: str, prediction: Prediction) -> Array:
+    if name == "scores":
+        return prediction.scores
+    if name == "probabilities" and prediction.probabilities is not None:
+        return prediction.probabilities
+    if info.name == ROUTER or prediction.specs[0].kind == "classification":
+        return as_bytes(prediction.label_texts())
+    label = prediction.label
+    if label is None:  # the metadata lists no label for a regression, so none was asked for
+        raise InvalidInputError(f"model {info.name!r} has no output {name!r}")
+    return label

@@ -1,0 +1,51 @@
+"""Errors that only a server has, and what each error is called on the wire."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from coterie.runtime.errors import CoterieError, RequestError, UnknownTaskError
+
+_LOG = logging.getLogger("coterie.serving")
+
+
+class TooLargeError(RequestError):
+    """A request has more bytes, inputs or questions than the server takes."""
+
+
+class UnavailableError(CoterieError):
+    """The server is not ready, or has all the work it can hold. Its message is safe to send to a client."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a client is told of an error."""
+
+    outcome: str
+    """Its label in the metrics."""
+    http: int
+    grpc: str
+    """Name of the ``grpc.StatusCode``."""
+
+
+_KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
+    (UnknownTaskError, Failure("not_found", 404, "NOT_FOUND")),
+    (TooLargeError, Failure("too_large", 413, "RESOURCE_EXHAUSTED")),
+    (UnavailableError, Failure("unavailable", 503, "UNAVAILABLE")),
+    (RequestError, Failure("invalid", 400, "INVALID_ARGUMENT")),
+)
+_INTERNAL = Failure("internal", 500, "INTERNAL")
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Return what an error is called."""
+    return next((failure for kind, failure in _KINDS if isinstance(error, kind)), _INTERNAL)
+
+
+def message_of(error: BaseException) -> str:
+    """Return what a client is told; what is not the client's doing goes to the server's log instead."""
+    if failure_of(error) is not _INTERNAL:
+        return str(error)
+    _LOG.error("a request failed inside the server", exc_info=error)
+    return "the server failed on this request; its log says why"

@@ -1,0 +1,92 @@
+"""Messages of the Open Inference Protocol v2 over gRPC to questions, and answers to messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question
+from coterie.runtime.serving._protocol import messages
+from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, to_raw
+
+_CONTENTS = {
+    "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+_UNSUPPORTED = ("classification", "shared_memory_region")
+
+
+def decode(request: Any) -> Question:
+    """Return what a ``ModelInferRequest`` asks.
+
+    Raises:
+        InvalidInputError: If its tensors are not as the protocol has them.
+    """
+    raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidInputError(
+            f"{len(raws)} raw_input_contents for {len(request.inputs)} inputs: give one for each"
+        )
+    inputs: dict[str, Tensor] = {}
+    for index, entry in enumerate(request.inputs):
+        name = entry.name
+        if name in inputs:
+            raise InvalidInputError(f"input {name!r} is there twice")
+        _check_parameters(entry, f"input {name!r}")
+        shape = list(entry.shape)
+        if not raws:
+            inputs[name] = from_values(name, entry.datatype, shape, _values(entry))
+            continue
+        if entry.HasField("contents"):
+            raise InvalidInputError(
+                f"input {name!r} has contents beside raw_input_contents: give one of them"
+            )
+        inputs[name] = from_raw(name, entry.datatype, shape, raws[index])
+    for output in request.outputs:
+        _check_parameters(output, f"output {output.name!r}")
+    outputs = tuple(output.name for output in request.outputs)
+    return Question(request.model_name, inputs, request.model_version, outputs)
+
+
+def encode(answer: Answer, request: Any) -> Any:
+    """Return an answer as a ``ModelInferResponse``, raw when the request was raw."""
+    response = messages()["ModelInferResponse"](model_name=answer.model, model_version=VERSION, id=request.id)
+    for name, tensor in answer.outputs.items():
+        output = response.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.array.shape)
+        if request.raw_input_contents:
+            response.raw_output_contents.append(to_raw(tensor.array))
+        else:
+            values = getattr(output.contents, _CONTENTS[tensor.datatype])
+            values.extend(tensor.array.reshape(-1).tolist())
+    return response
+
+
+def metadata(info: ModelInfo, platform: str) -> Any:
+    """Return a model's metadata as a ``ModelMetadataResponse``."""
+    response = messages()["ModelMetadataResponse"](name=info.name, versions=[VERSION], platform=platform)
+    for specs, tensors in ((info.inputs, response.inputs), (info.outputs, response.outputs)):
+        for spec in specs:
+            tensors.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+    return response
+
+
+def _values(entry: Any) -> list[Any]:
+    wanted = _CONTENTS.get(entry.datatype)
+    if wanted is None:
+        raise InvalidInputError(
+            f"input {entry.name!r}: {entry.datatype[:40]!r} has no typed contents; send raw_input_contents"
+        )
+    for field, _ in entry.contents.ListFields():
+        if field.name != wanted:
+            raise InvalidInputError(
+                f"input {entry.name!r} is {entry.datatype} but has {field.name}, not {wanted}"
+            )
+    return list(getattr(entry.contents, wanted))
+
+
+def _check_parameters(entry: Any, of: str) -> None:
+    for name in _UNSUPPORTED:
+        if name in entry.parameters:
+            # Unlike other parameters these change what the data means, so they cannot be passed over.
+            raise InvalidInputError(f"{of[:100]}: this server has no {name!r}")

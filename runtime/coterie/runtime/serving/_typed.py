@@ -1,0 +1,111 @@
+"""Questions and answers as typed JSON, by the names of tasks and labels: the API for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from coterie.runtime._prediction import Result
+from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._core import Models
+from coterie.runtime.tasks import ROUTER, TaskKind
+
+TRANSPORT = "json"
+
+
+class LabelledAnswer(BaseModel):
+    """One task's answer about one input."""
+
+    label: str | list[str] | None = Field(
+        description="The likeliest class; for a multilabel task the labels that hold; null for a regression.",
+        examples=["positive"],
+    )
+    probabilities: dict[str, float] | None = Field(
+        description="By label; null for a regression.", examples=[{"negative": 0.04, "positive": 0.96}]
+    )
+    scores: dict[str, float] = Field(
+        description="The model's raw outputs, by label.", examples=[{"negative": -1.6, "positive": 1.6}]
+    )
+
+
+class TaskAnswers(BaseModel):
+    """One task's answers, one for each input, in their order."""
+
+    task: str = Field(examples=["sentiment"])
+    answers: list[LabelledAnswer]
+
+
+class InputAnswers(BaseModel):
+    """For each input, in their order, the answer of every task that was asked."""
+
+    answers: list[dict[str, LabelledAnswer]]
+
+
+class TaskDescription(BaseModel):
+    """What one task answers."""
+
+    name: str = Field(examples=["sentiment"])
+    kind: TaskKind
+    labels: list[str] = Field(examples=[["negative", "positive"]])
+
+
+class TaskList(BaseModel):
+    """The tasks, and what they are asked about."""
+
+    tasks: list[TaskDescription]
+    text: bool = Field(description="Whether the inputs are texts; if not, they are arrays of numbers.")
+    shape: list[int] = Field(
+        description="Shape of one input, -1 for any size; empty for a text.", examples=[[64]]
+    )
+
+
+class TypedApi:
+    """The typed questions over the models that all transports share."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def tasks(self) -> TaskList:
+        """Return the tasks."""
+        bundle = self._models.bundle
+        tasks = [
+            TaskDescription(name=task.name, kind=task.kind, labels=list(task.labels)) for task in bundle.tasks
+        ]
+        text = bundle.text is not None
+        dims = [] if text else [-1 if dim is None else dim for dim in bundle.manifest.inputs[0].shape[1:]]
+        return TaskList(tasks=tasks, text=text, shape=dims)
+
+    async def predict(self, task: str, inputs: list[Any]) -> TaskAnswers:
+        """Ask one task about each of R inputs; raises as ``Models.answer`` does."""
+        return await self._models.observed(task, TRANSPORT, self._predict(task, inputs))
+
+    async def ask(self, inputs: list[Any], tasks: list[str] | None) -> InputAnswers:
+        """Ask several tasks, or all, about each of R inputs; raises as ``Models.answer`` does."""
+        return await self._models.observed(ROUTER, TRANSPORT, self._ask(inputs, tasks))
+
+    async def _predict(self, task: str, inputs: list[Any]) -> tuple[TaskAnswers, int]:
+        self._models.bundle.task_index(task)
+        self._models.check_rows(len(inputs))
+        prediction = await self._models.engine.predict(task, inputs)
+        return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), len(prediction)
+
+    async def _ask(self, inputs: list[Any], tasks: list[str] | None) -> tuple[InputAnswers, int]:
+        bundle = self._models.bundle
+        names = [task.name for task in bundle.tasks] if tasks is None else tasks
+        if not names or len(set(names)) != len(names):
+            raise InvalidInputError("'tasks' names each task once; leave it out to ask all of them")
+        indices = np.array([bundle.task_index(name) for name in names], dtype=np.int64)
+        self._models.check_rows(len(inputs), len(inputs) * len(names))
+        row = np.repeat(np.arange(len(inputs), dtype=np.int64), len(names))
+        prediction = await self._models.engine.predict_many(inputs, row, np.tile(indices, len(inputs)))
+        results = iter(prediction)
+        answers = [{name: _labelled(next(results)) for name in names} for _ in inputs]
+        return InputAnswers(answers=answers), len(prediction)
+
+
+def _labelled(result: Result) -> LabelledAnswer:
+    label = list(result.label) if isinstance(result.label, tuple) else result.label
+    probabilities = None if result.probabilities is None else dict(result.probabilities)
+    return LabelledAnswer(label=label, probabilities=probabilities, scores=dict(result.scores))

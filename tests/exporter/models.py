@@ -1,0 +1,315 @@
+"""Frozen models made by hand: random weights, plans that hold every kind of stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.plan import BlockPlan, SharingPlan, StageKind, StagePlan
+from coterie.runtime.tasks import TaskSpec
+from coterie.training.blocks import (
+    Block,
+    ConvConfig,
+    ImageInput,
+    InputShape,
+    LinearConfig,
+    LinearHead,
+    MlpConfig,
+    NgramBagConfig,
+    Standardise,
+    TextCnnConfig,
+)
+from coterie.training.frozen import FrozenBank, FrozenModel
+
+Uses = Sequence[dict[int, float]]
+"""For each task its blocks and their mixture weights."""
+
+
+class LstmBlock(Block):
+    """``[R, D] -> [R, H]``, reading every feature as one step."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(1, hidden, batch_first=True)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to the last hidden state."""
+        _, (hidden, _) = self.lstm(states.unsqueeze(2))
+        return hidden[0]
+
+
+class QuadraticHead(Block):
+    """A head that is no linear map."""
+
+    def __init__(self, size: int, width: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(size, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to scores ``[R, C]``."""
+        return self.layer(states).square()
+
+
+def tensors_of(block: nn.Module) -> dict[str, Tensor]:
+    """Return random weights for a block, as a freeze would hold them."""
+    named = {**dict(block.named_parameters()), **dict(block.named_buffers())}
+    return {name: torch.randn(tensor.shape) * 0.4 for name, tensor in named.items()}
+
+
+@dataclass
+class Maker:
+    """Builds a frozen model stage by stage."""
+
+    tasks: tuple[TaskSpec, ...]
+    input: TensorSpec
+
+    def __post_init__(self) -> None:
+        self.stages: list[StagePlan] = []
+        self.banks: list[FrozenBank] = []
+
+    def bank(
+        self, name: str, kind: StageKind, template: Block, uses: Uses, *, trained: int | None = None
+    ) -> Maker:
+        """Add a stage with random tensors, as many as the plan's highest index asks for."""
+        count = max(max(used) for used in uses) + 1
+        tensors = tuple(tensors_of(template) for _ in range(count))
+        return self.stage(name, kind, template, tensors, uses, trained=trained)
+
+    def stage(
+        self,
+        name: str,
+        kind: StageKind,
+        template: Block,
+        tensors: tuple[dict[str, Tensor], ...],
+        uses: Uses,
+        *,
+        trained: int | None = None,
+    ) -> Maker:
+        """Add a stage with given tensors."""
+        self.stages.append(
+            StagePlan(
+                name=name,
+                kind=kind,
+                trained_blocks=trained or len(tensors),
+                blocks=tuple(
+                    BlockPlan(
+                        name=f"{name}/{index}", source=index, parameters=sum(t.numel() for t in own.values())
+                    )
+                    for index, own in enumerate(tensors)
+                ),
+                uses=tuple(tuple(used) for used in uses),
+                weights=tuple(tuple(used.values()) for used in uses),
+            )
+        )
+        self.banks.append(FrozenBank(template=template.eval(), tensors=tensors))
+        return self
+
+    def heads(self, size: int) -> FrozenModel:
+        """Add linear heads and return the model."""
+        tensors = tuple(tensors_of(LinearHead(size, task.width)) for task in self.tasks)
+        uses = [{index: 1.0} for index in range(len(self.tasks))]
+        return self.stage("heads", "head", LinearHead(size, 2), tensors, uses).done()
+
+    def done(self) -> FrozenModel:
+        """Return the model."""
+        plan = SharingPlan(tasks=tuple(task.name for task in self.tasks), stages=tuple(self.stages))
+        return FrozenModel(input=self.input, tasks=self.tasks, plan=plan, banks=tuple(self.banks))
+
+
+def task(name: str, kind: str = "classification", width: int = 2) -> TaskSpec:
+    """Return a task with made-up labels."""
+    return TaskSpec(name=name, kind=kind, labels=tuple(f"label {index}" for index in range(width)))
+
+
+def all_of(tasks: Sequence[TaskSpec], block: int = 0) -> Uses:
+    """Every task uses one block."""
+    return [{block: 1.0} for _ in tasks]
+
+
+def features() -> FrozenModel:
+    """Features, all kinds of stages and of tasks; expert 4 is used by nobody."""
+    torch.manual_seed(1)
+    tasks = (
+        task("a", width=2),
+        task("b", width=3),
+        task("c", width=5),
+        task("d", "multilabel", 4),
+        task("e", "regression", 2),
+        task("f", width=2),
+        task("g", width=3),
+    )
+    shape = InputShape(dims=(8,))
+    wide = InputShape(dims=(12,))
+    experts = [
+        {0: 0.5, 3: -1.25},
+        {1: 1.0},
+        {0: 0.3, 1: 0.7, 2: -0.4},
+        {2: 2.0, 5: -0.125},
+        {0: 1.0, 5: 1.0},
+        {3: 0.75},
+        {0: 0.3, 1: 0.7, 2: -0.4},
+    ]
+    return (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank("scale", "hard", Standardise(torch.zeros(8), torch.ones(8)), all_of(tasks))
+        .bank("trunk", "hard", LinearConfig(width=12).build(shape), all_of(tasks))
+        .bank(
+            "experts", "gated", MlpConfig(widths=(10, 12), activation="gelu").build(wide), experts, trained=8
+        )
+        .bank(
+            "clusters2",
+            "cluster",
+            LinearConfig(width=12, residual=True, activation="tanh").build(wide),
+            [{index % 2: 1.0} for index in range(7)],
+        )
+        .bank(
+            "clusters3",
+            "cluster",
+            LinearConfig(width=12, activation="tanh").build(wide),
+            [{(0, 1, 1, 2, 0, 2, 0)[index]: 1.0} for index in range(7)],
+        )
+        .heads(12)
+    )
+
+
+def shared() -> FrozenModel:
+    """Clusters first, so that questions about one input share blocks deep into the model; equal heads."""
+    torch.manual_seed(2)
+    tasks = tuple(task(f"t{index}") for index in range(6))
+    shape = InputShape(dims=(8,))
+    model = (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank("one", "cluster", LinearConfig(width=8).build(shape), [{index // 3: 1.0} for index in range(6)])
+        .bank("two", "cluster", LinearConfig(width=8).build(shape), [{index // 2: 1.0} for index in range(6)])
+        .bank(
+            "all",
+            "gated",
+            LinearConfig(width=8).build(shape),
+            [{0: 0.5, 1: 0.1 * index} for index in range(6)],
+        )
+        .bank("scaled", "gated", LinearConfig(width=8).build(shape), [{0: 0.5 + index} for index in range(6)])
+        .heads(8)
+    )
+    model.banks[-1].tensors[4].update(model.banks[-1].tensors[1])
+    return model
+
+
+def images() -> FrozenModel:
+    """Pixels, convolutions as experts on images, big and odd heads."""
+    torch.manual_seed(3)
+    tasks = (task("cat", width=3), task("dog", width=3), task("count", "regression", 1), task("sky", width=3))
+    pixels = InputShape(dims=(1, 8, 8))
+    flat = InputShape(dims=(3 * 4 * 4,))
+    return (
+        Maker(tasks, TensorSpec(name="pixels", dtype="uint8", shape=(None, 8, 8, 1)))
+        .bank("scale", "hard", ImageInput(torch.zeros(1), torch.ones(1)), all_of(tasks))
+        .bank(
+            "maps",
+            "gated",
+            ConvConfig(filters=(3,), pool=1, flatten=False).build(pixels),
+            [{0: 0.1, 1: -0.1}, {1: 0.2}, {0: 0.1, 2: 0.05}, {2: 0.1}],
+        )
+        .bank(
+            "conv",
+            "cluster",
+            ConvConfig(filters=(3,)).build(InputShape(dims=(3, 8, 8))),
+            [{0: 1.0}, {1: 1.0}, {0: 1.0}, {1: 1.0}],
+        )
+        .bank("top", "specific", LinearConfig(width=6).build(flat), [{index: 1.0} for index in range(4)])
+        .stage(
+            "heads",
+            "head",
+            QuadraticHead(6, 3),
+            tuple(tensors_of(QuadraticHead(6, spec.width)) for spec in tasks),
+            [{index: 1.0} for index in range(4)],
+        )
+        .done()
+    )
+
+
+def bag() -> FrozenModel:
+    """Tokens through one bag of n-grams, then experts."""
+    torch.manual_seed(4)
+    tasks = (task("books"), task("dvd"), task("Books", "multilabel", 2))
+    tokens = InputShape(dims=(None,), tokens=True, vocabulary=40)
+    return (
+        Maker(tasks, TensorSpec(name="tokens", dtype="int64", shape=(None, None)))
+        .bank("bag", "hard", NgramBagConfig(width=8, ngrams=3, buckets=32).build(tokens), all_of(tasks))
+        .bank(
+            "top",
+            "gated",
+            LinearConfig(width=8).build(InputShape(dims=(8,))),
+            [{0: 1.0}, {1: 0.5}, {0: 0.5, 1: 1.5}],
+        )
+        .heads(8)
+    )
+
+
+def textcnn() -> FrozenModel:
+    """Tokens straight into experts and nothing else but heads."""
+    torch.manual_seed(5)
+    tasks = (task("x"), task("y", "regression", 1), task("z", width=4))
+    tokens = InputShape(dims=(None,), tokens=True, vocabulary=40)
+    block = TextCnnConfig(embedding=6, filters=5, kernels=(1, 2, 3)).build(tokens)
+    return (
+        Maker(tasks, TensorSpec(name="tokens", dtype="int64", shape=(None, None)))
+        .bank("experts", "gated", block, [{0: 0.5, 1: 0.5}, {1: 1.0}, {0: 0.2, 2: -0.7}])
+        .heads(15)
+    )
+
+
+def lstm() -> FrozenModel:
+    """Blocks whose kernel ends the process when it is given no rows."""
+    torch.manual_seed(6)
+    tasks = tuple(task(f"t{index}", width=3) for index in range(4))
+    return (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank("lstm", "cluster", LstmBlock(5), [{index % 3: 1.0} for index in range(4)])
+        .heads(5)
+    )
+
+
+def wide() -> FrozenModel:
+    """Heads too large to be copied for each question, beside small ones."""
+    torch.manual_seed(8)
+    tasks = (
+        task("many", width=600),
+        task("small", width=3),
+        task("also many", width=600),
+        task("tiny", width=3),
+    )
+    shape = InputShape(dims=(8,))
+    return (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank(
+            "trunk", "cluster", LinearConfig(width=64).build(shape), [{index // 2: 1.0} for index in range(4)]
+        )
+        .heads(64)
+    )
+
+
+def lone() -> FrozenModel:
+    """One task and its head, nothing else."""
+    torch.manual_seed(9)
+    return Maker((task("only"),), TensorSpec(name="x", dtype="float32", shape=(None, 5))).heads(5)
+
+
+def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
+    """Return inputs for a model; tokens of unlike lengths, padded with zeros."""
+    generator = np.random.default_rng(7)
+    dims = [9 if size is None else size for size in model.input.shape[1:]]
+    if model.input.dtype == "int64":
+        tokens = generator.integers(1, 40, (count, *dims))
+        lengths = generator.integers(2, dims[0] + 1, count)
+        return np.where(np.arange(dims[0]) < lengths[:, None], tokens, 0)
+    if model.input.dtype == "uint8":
+        return generator.integers(0, 256, (count, *dims), dtype=np.uint8)
+    return generator.standard_normal((count, *dims)).astype(np.float32)
+
+
+MODELS = {make.__name__: make for make in (features, shared, images, bag, textcnn, lstm, wide, lone)}

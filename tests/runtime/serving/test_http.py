@@ -1,0 +1,173 @@
+"""The protocol over HTTP, where it is more than Triton's client asks for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from coterie.runtime import Engine, load
+from coterie.runtime.serving import Addresses
+
+from ..handmade import HandMade
+
+INFER = "/v2/models/topic/infer"
+FEATURES = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+
+
+@pytest.fixture(scope="module")
+def client(server: Addresses) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{server.http}") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def local(features: HandMade) -> Engine:
+    return load(features.path, threads=1)
+
+
+def test_json_may_be_nested_and_comes_back_flat(client: httpx.Client, local: Engine) -> None:
+    expected = local.predict("topic", [[1, 2, 3, 4]])
+    for data in ([1, 2, 3, 4], [[1, 2, 3, 4]]):
+        response = client.post(INFER, json={"inputs": [FEATURES | {"data": data}], "id": "a"})
+        assert response.status_code == 200
+        answer = response.json()
+        assert (answer["model_name"], answer["model_version"], answer["id"]) == ("topic", "1", "a")
+        outputs = {output["name"]: output for output in answer["outputs"]}
+        assert outputs["scores"]["data"] == expected.scores[0].tolist()
+        assert outputs["label"] == {"name": "label", "datatype": "BYTES", "shape": [1], "data": ["arts"]}
+
+
+def test_each_output_may_be_binary_or_json(client: httpx.Client, local: Engine) -> None:
+    outputs = [{"name": "label"}, {"name": "scores", "parameters": {"binary_data": True}}]
+    response = client.post(INFER, json={"inputs": [FEATURES], "outputs": outputs})
+    length = int(response.headers["inference-header-content-length"])
+    head = json.loads(response.content[:length])
+    assert [output["name"] for output in head["outputs"]] == ["label", "scores"]
+    assert head["outputs"][0]["data"] == ["arts"]
+    scores = np.frombuffer(response.content[length:], dtype="<f4")
+    np.testing.assert_array_equal(scores, local.predict("topic", [[1, 2, 3, 4]]).scores[0])
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_a_packed_body_is_unpacked_up_to_the_limit(client: httpx.Client, encoding: str, pack: Any) -> None:
+    headers = {"content-encoding": encoding}
+    body = json.dumps({"inputs": [FEATURES]}).encode()
+    assert client.post(INFER, content=pack(body), headers=headers).status_code == 200
+    assert client.post(INFER, content=pack(body)[:-5], headers=headers).status_code == 400
+    assert client.post(INFER, content=b"nonsense", headers=headers).status_code == 400
+    bomb = pack(b" " * 10_000_000)
+    assert len(bomb) < 20_000
+    assert client.post(INFER, content=bomb, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\xfd", "not JSON"),
+        (b"[" * 100_000, "nested too deeply|not JSON"),
+        (b"[]", "not a JSON object"),
+        ({}, "'inputs'"),
+        ({"inputs": {}}, "'inputs'"),
+        ({"inputs": [1]}, "'inputs'"),
+        ({"inputs": []}, "needs input 'features'"),
+        ({"inputs": [{"datatype": "FP32"}]}, "'name'"),
+        ({"inputs": [FEATURES | {"name": 3}]}, "'name'"),
+        ({"inputs": [{"name": "features", "datatype": "FP32", "shape": [1, 4]}]}, "neither"),
+        ({"inputs": [FEATURES | {"shape": [4]}]}, "expected \\[R, 4\\]"),
+        ({"inputs": [FEATURES | {"shape": [], "data": [1]}]}, "expected \\[R, 4\\]"),
+        ({"inputs": [FEATURES | {"shape": [2, 4]}]}, "do not make the shape"),
+        ({"inputs": [FEATURES | {"data": [1, 2, 3, "4"]}]}, "not FP32"),
+        (b'{"inputs": [{"name": "features", "datatype": "FP32", "shape": [1], "data": [NaN]}]}', "NaN"),
+        ({"inputs": [FEATURES | {"data": [1e300, 0, 0, 0]}]}, "not a finite"),
+        ({"inputs": [FEATURES | {"datatype": "FP64"}]}, "must be FP32"),
+        ({"inputs": [FEATURES | {"datatype": ["FP32"]}]}, "none of"),
+        ({"inputs": [FEATURES | {"parameters": 5}]}, "'parameters'"),
+        ({"inputs": [FEATURES | {"parameters": {"shared_memory_region": "x"}}]}, "shared_memory_region"),
+        ({"inputs": [FEATURES | {"parameters": {"binary_data_size": 16}}]}, "binary_data_size"),
+        ({"inputs": [FEATURES | {"parameters": {"binary_data_size": -1}}]}, "binary_data_size"),
+        ({"inputs": [FEATURES], "outputs": [{"name": "logits"}]}, "no output 'logits'"),
+        ({"inputs": [FEATURES], "outputs": [{"name": "scores", "parameters": [1]}]}, "'parameters'"),
+        (
+            {"inputs": [FEATURES], "outputs": [{"name": "scores", "parameters": {"classification": 2}}]},
+            "class",
+        ),
+        ({"inputs": [FEATURES], "outputs": 3}, "'outputs'"),
+        ({"inputs": [FEATURES], "id": 7}, "'id'"),
+        ({"inputs": [FEATURES], "parameters": "x"}, "'parameters'"),
+    ],
+)
+def test_a_body_that_is_no_question_is_a_400(client: httpx.Client, body: Any, says: str) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    response = client.post(INFER, content=content)
+    assert response.status_code == 400, response.text
+    assert set(response.json()) == {"error"}
+    assert _matches(says, response.json()["error"])
+
+
+@pytest.mark.parametrize(
+    "length", ["-1", "x", "9999999", "1e3", "\u0663".encode().decode("latin-1"), "0" * 5000]
+)
+def test_a_wrong_header_length_is_a_400(client: httpx.Client, length: str) -> None:
+    headers = {b"Inference-Header-Content-Length": length.encode("latin-1")}
+    response = client.post(INFER, json={"inputs": [FEATURES]}, headers=headers)
+    assert response.status_code == 400
+
+
+def test_bytes_that_no_tensor_takes_are_refused(client: httpx.Client) -> None:
+    head = json.dumps({"inputs": [FEATURES]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    response = client.post(INFER, content=head + b"\0", headers=headers)
+    assert response.status_code == 400
+    assert "1 bytes more" in response.json()["error"]
+
+
+def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(64):
+            yield b" " * 16_384
+
+    for path in (INFER, "/predict"):
+        declared = client.post(path, content=b" " * 300_000, headers={"content-type": "application/json"})
+        chunked = client.post(path, content=endless(), headers={"content-type": "application/json"})
+        for response in (declared, chunked):
+            assert response.status_code == 413
+            assert "262144" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 200),
+        ("GET", "/v2/health/live", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2/models/topic", 200),
+        ("GET", "/v2/models/topic/versions/1", 200),
+        ("GET", "/v2/models/topic/versions/1/ready", 200),
+        ("GET", "/v2/models/router/ready", 200),
+        ("GET", "/v2/models/topik", 404),
+        ("GET", "/v2/models/topic/versions/2", 404),
+        ("GET", "/v2/models/topik/ready", 404),
+        ("GET", "/v2/nothing", 404),
+        ("POST", "/v2/models/topik/infer", 404),
+        ("GET", "/v2/models/topic/infer", 405),
+        ("POST", "/v2/health/ready", 405),
+    ],
+)
+def test_every_address_answers_with_json(client: httpx.Client, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert response.status_code == status, response.text
+    assert ("error" in response.json()) == (status != 200)
+
+
+def _matches(pattern: str, text: str) -> bool:
+    import re
+
+    return re.search(pattern, text) is not None

@@ -1,0 +1,146 @@
+"""Starting and stopping real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from coterie.runtime import BundleError, ConfigError, CoterieError, IntegrityError
+from coterie.runtime.manifest import WEIGHTS
+from coterie.runtime.serving import running_server, serve
+
+from ..handmade import HandMade
+
+SERVE = """
+import sys
+from coterie.runtime.serving import serve
+
+sys.exit(serve(sys.argv[1], http_port=int(sys.argv[2]), grpc_port=int(sys.argv[3]), threads=1))
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_serve_stops_the_whole_server_cleanly(features: HandMade, number: int) -> None:
+    ports = [str(_free_port()), str(_free_port())]
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(features.path), *ports],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not all(map(_listens, addresses)):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with httpx.Client(base_url=f"http://{addresses[0]}") as kept_alive:
+            while kept_alive.get("/v2/health/ready").status_code != 200:
+                time.sleep(0.1)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert not any(map(_listens, addresses))
+    assert "Traceback" not in output
+
+
+def test_a_running_server_stops_when_the_block_is_left_by_an_error(features: HandMade) -> None:
+    with contextlib.suppress(KeyError), running_server(features.path, threads=1, grpc=False) as addresses:
+        assert addresses.grpc is None
+        assert _listens(addresses.http)
+        raise KeyError
+    assert not _listens(addresses.http)
+    with pytest.raises(ProcessLookupError):
+        os.kill(addresses.pid, 0)
+
+
+def test_two_workers_share_both_ports(features: HandMade) -> None:
+    with running_server(features.path, threads=1, workers=2) as addresses:
+        for _ in range(5):
+            response = httpx.post(
+                f"http://{addresses.http}/predict", json={"task": "topic", "inputs": [[1.0, 2.0, 3.0, 4.0]]}
+            )
+            assert response.status_code == 200
+        metrics = httpx.get(f"http://{addresses.http}/metrics").text
+    found = re.search(r'coterie_requests_total\{model="topic",outcome="ok",transport="json"\} (\S+)', metrics)
+    assert found is not None
+    assert float(found[1]) == 5  # summed over the workers
+
+
+def test_a_broken_bundle_is_refused_before_a_server_is_started(features: HandMade, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(features.path, tmp_path / "bundle"))
+    (broken / WEIGHTS).write_bytes(b"short")
+    for start in (serve, lambda path: running_server(path).__enter__()):
+        with pytest.raises(IntegrityError, match="truncated"):
+            start(broken)
+        with pytest.raises(BundleError):
+            start(tmp_path / "nowhere")
+
+
+def test_a_port_in_use_and_a_wrong_setting_are_refused(features: HandMade) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"{port} is in use"):
+            serve(features.path, http_port=port, grpc_port=0)
+    with pytest.raises(ConfigError, match="COTERIE_WORKERS"):
+        serve(features.path, workers=0)
+    with pytest.raises(ConfigError, match="max_bodies"), running_server(features.path, max_bodies=3):
+        pass
+
+
+def test_a_server_that_ends_early_says_why(features: HandMade) -> None:
+    with (
+        pytest.raises(CoterieError, match=r"the server (ended|was not ready)"),
+        running_server(features.path, threads=1, startup_seconds=0.1),
+    ):
+        pass
+
+
+def test_bentoml_alone_refuses_to_start_without_a_bundle(tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("COTERIE_")}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "bentoml", "serve", "coterie.runtime.service:CoterieService"),
+            *("--port", str(_free_port()), "--host", "127.0.0.1"),
+        ],
+        env=environment | {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "COTERIE_BUNDLE" in done.stdout + done.stderr

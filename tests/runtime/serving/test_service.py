@@ -1,0 +1,160 @@
+"""BentoML's typed endpoints, health, metrics and OpenAPI page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from coterie.runtime import Engine, load
+from coterie.runtime.serving import Addresses
+
+from ..handmade import HandMade
+
+ROW = [1.0, 2.0, 3.0, 4.0]
+
+
+@pytest.fixture(scope="module")
+def client(server: Addresses) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{server.http}") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def local(features: HandMade) -> Engine:
+    return load(features.path, threads=1)
+
+
+def expected(engine: Engine, task: str, inputs: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": list(result.label) if isinstance(result.label, tuple) else result.label,
+            "probabilities": result.probabilities,
+            "scores": result.scores,
+        }
+        for result in engine.predict(task, inputs)
+    ]
+
+
+def test_one_task_is_predicted_for_each_input(
+    client: httpx.Client, local: Engine, features: HandMade
+) -> None:
+    inputs = features.inputs(3).tolist()
+    for name in features.names:
+        response = client.post("/predict", json={"task": name, "inputs": inputs})
+        assert response.status_code == 200, response.text
+        assert response.json() == {"task": name, "answers": expected(local, name, inputs)}
+
+
+def test_many_tasks_are_asked_about_each_input(
+    client: httpx.Client, local: Engine, features: HandMade
+) -> None:
+    inputs = features.inputs(2).tolist()
+    for tasks in (None, ["price", "topic"]):
+        body = {"inputs": inputs} if tasks is None else {"inputs": inputs, "tasks": tasks}
+        answers = client.post("/ask", json=body).json()["answers"]
+        assert len(answers) == 2
+        for row, answer in enumerate(answers):
+            assert list(answer) == (tasks or list(features.names))
+            for name, one in answer.items():
+                assert one == expected(local, name, inputs)[row]
+
+
+def test_texts_are_predicted(text_server: Addresses, texts: HandMade) -> None:
+    inputs = texts.inputs(2)
+    url = f"http://{text_server.http}"
+    answer = httpx.post(f"{url}/predict", json={"task": "mood", "inputs": inputs}).json()
+    assert answer["answers"] == expected(load(texts.path, threads=1), "mood", inputs)
+    assert httpx.get(f"{url}/tasks").json()["text"] is True
+    empty = httpx.post(f"{url}/predict", json={"task": "mood", "inputs": [""]})
+    assert (empty.status_code, "text 0" in empty.json()["error"]) == (400, True)
+
+
+def test_tasks_are_listed_with_their_labels(client: httpx.Client, features: HandMade) -> None:
+    listed = client.get("/tasks").json()
+    assert client.post("/tasks", json={}).json() == listed
+    assert [task["name"] for task in listed["tasks"]] == list(features.names)
+    assert listed["tasks"][1] == {
+        "name": "mood",
+        "kind": "classification",
+        "labels": ["negative", "positive"],
+    }
+    assert (listed["text"], listed["shape"]) == (False, [4])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/predict", {"task": "topik", "inputs": [ROW]}, 404, "did you mean 'topic'"),
+        ("/predict", {"task": "topic", "inputs": [[1.0]]}, 400, "expected [R, 4]"),
+        ("/predict", {"task": "topic", "inputs": ["text"]}, 400, "takes numbers"),
+        ("/predict", {"task": "topic", "inputs": [[1, 2, 3, None]]}, 400, "mixed objects"),
+        ("/predict", {"task": "topic", "inputs": [{}]}, 400, "input 'features'"),
+        ("/predict", {"task": "topic"}, 400, "validation error"),
+        ("/predict", {"task": 3, "inputs": [ROW]}, 400, "validation error"),
+        ("/predict", [], 400, "validation error"),
+        ("/predict", {"task": "topic", "inputs": [ROW] * 65}, 413, "split it"),
+        ("/ask", {"inputs": [ROW], "tasks": ["topic", "topik"]}, 404, "did you mean"),
+        ("/ask", {"inputs": [ROW], "tasks": ["topic", "topic"]}, 400, "each task once"),
+        ("/ask", {"inputs": [ROW], "tasks": []}, 400, "each task once"),
+        ("/ask", {"inputs": [ROW] * 17}, 413, "68 rows"),
+    ],
+)
+def test_a_clients_mistake_is_told_and_the_server_goes_on(
+    client: httpx.Client, path: str, body: Any, status: int, says: str
+) -> None:
+    response = client.post(path, json=body)
+    assert response.status_code == status, response.text
+    assert says in response.json()["error"]
+    assert client.post("/predict", json={"task": "topic", "inputs": [ROW]}).status_code == 200
+
+
+@pytest.mark.parametrize("content", [b"{nonsense", b"\xff\xfe", b"[" * 100_000])
+def test_malformed_json_is_a_400(client: httpx.Client, content: bytes) -> None:
+    response = client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", "application/vnd.bentoml+pickle", "application/x-www-form-urlencoded"]
+)
+def test_other_kinds_of_body_are_a_415(client: httpx.Client, kind: str) -> None:
+    response = client.post("/predict", content=b"x", headers={"content-type": kind})
+    assert response.status_code == 415
+    assert "application/json" in response.json()["error"]
+
+
+def test_health_is_bentomls(client: httpx.Client) -> None:
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+
+
+def test_what_clients_make_up_makes_no_new_series(client: httpx.Client) -> None:
+    client.post("/predict", json={"task": "topic", "inputs": [ROW]})
+    client.post("/predict", json={"task": "made-up-0", "inputs": [ROW]})
+    client.post("/v2/models/made-up-0/infer", json={"inputs": []})
+    before = _series(client)
+    assert any('model="topic",outcome="ok",transport="json"' in line for line in before)
+    assert any('model="unknown",outcome="not_found",transport="http"' in line for line in before)
+    for index in range(20):
+        client.get(f"/made-up-{index}")
+        client.post(f"/v2/models/made-up-{index}/infer", json={"inputs": []})
+        client.post("/predict", json={"task": f"made-up-{index}", "inputs": [ROW]})
+    assert _series(client) == before
+
+
+def test_the_openapi_page_has_the_typed_endpoints_with_examples(client: httpx.Client) -> None:
+    page = client.get("/docs.json").json()
+    for path in ("/predict", "/ask", "/tasks"):
+        assert "post" in page["paths"][path]
+    properties = page["components"]["schemas"]["predict__Input"]["properties"]
+    assert properties["task"]["examples"] == ["sentiment"]
+    assert properties["inputs"]["examples"]
+    assert client.get("/").status_code == 200
+
+
+def _series(client: httpx.Client) -> set[str]:
+    lines = client.get("/metrics").text.splitlines()
+    return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}

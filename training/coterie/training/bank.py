@@ -1,0 +1,105 @@
+"""A bank: blocks of one architecture, their weights stacked along the first axis."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from coterie.training.blocks import Block
+
+_DOT = "/"
+
+
+class Bank(nn.Module):
+    """B blocks of one architecture.
+
+    Each parameter of the architecture is held once as ``[B, ...]``, so that an optimiser sees a handful of
+    tensors however many blocks there are, and clustering sees a task's weights as one row.
+    """
+
+    def __init__(self, make: Callable[[], Block], blocks: int, *, alike: bool = False) -> None:
+        """Make ``blocks`` blocks with ``make``; ``alike`` gives all of them the first one's weights."""
+        super().__init__()
+        made = [make() for _ in range(1 if alike else blocks)]
+        # In a list, so that the architecture's own weights are not among this module's.
+        self._template = [copy.deepcopy(made[0]).requires_grad_(False)]
+        self.weights = nn.ParameterDict()
+        for name, _ in made[0].named_parameters():
+            stacked = torch.stack([block.get_parameter(name).detach() for block in made])
+            self.weights[name.replace(".", _DOT)] = nn.Parameter(
+                stacked.expand(blocks, *stacked.shape[1:]).clone() if alike else stacked
+            )
+        self.constants = dict(made[0].named_buffers())
+
+    @property
+    def template(self) -> Block:
+        """The architecture."""
+        return self._template[0]
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks, B."""
+        return next((len(weight) for weight in self.weights.values()), 1)
+
+    @property
+    def block_parameters(self) -> int:
+        """Number of weights of one block."""
+        return sum(weight[0].numel() for weight in self.weights.values())
+
+    def flat(self) -> Tensor:
+        """Return every block's weights as one row, ``[B, P]``, without their gradients."""
+        return torch.cat([weight.detach().flatten(1) for weight in self.weights.values()], dim=1)
+
+    def unflatten(self, rows: Tensor) -> dict[str, Tensor]:
+        """Cut ``[B', P]`` into tensors ``[B', ...]`` by the names in ``weights``."""
+        sizes = [weight[0].numel() for weight in self.weights.values()]
+        parts = rows.split(sizes, dim=1)
+        return {
+            name: part.reshape(len(rows), *weight.shape[1:])
+            for (name, weight), part in zip(self.weights.items(), parts, strict=True)
+        }
+
+    def tensors(self, block: int) -> dict[str, Tensor]:
+        """Return one block's detached parameters and buffers by their names in the architecture."""
+        return self.name_tensors({name: weight[block] for name, weight in self.weights.items()})
+
+    def name_tensors(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return one block's weights and the architecture's buffers, copied, by the architecture's names."""
+        named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants
+        return {name: tensor.detach().clone() for name, tensor in named.items()}
+
+    def run(self, states: Tensor, block: Tensor, weights: dict[str, Tensor] | None = None) -> Tensor:
+        """Run each state through its block.
+
+        Args:
+            states: ``[P, ...]``.
+            block: ``[P]`` int64, ascending.
+            weights: Weights to use in place of the bank's own, ``[B, ...]`` by the same names.
+
+        Returns:
+            ``[P, ...]`` in the same order.
+        """
+        self.template.train(self.training)
+        stacked = dict(self.weights.items()) if weights is None else weights
+        count = max((len(weight) for weight in stacked.values()), default=1)
+        if count == 1:
+            return self._run_one({name: weight[0] for name, weight in stacked.items()}, states)
+        sizes = torch.bincount(block, minlength=count).tolist()
+        rows = {name: weight.unbind(0) for name, weight in stacked.items()}
+        results = [
+            self._run_one({name: row[index] for name, row in rows.items()}, part)
+            for index, part in enumerate(states.split(sizes))
+            if len(part)
+        ]
+        if not results:
+            return self._run_one({name: row[0] for name, row in rows.items()}, states)
+        return torch.cat(results)
+
+    def _run_one(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+        named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants
+        result: Tensor = functional_call(self.template, named, (states,))
+        return result

@@ -1,0 +1,152 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped. safetensors and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from coterie.runtime.errors import CheckpointError
+from coterie.training.model import MultiTaskModel
+
+_PREFIX = "epoch-"
+_KEPT = 2
+
+
+def save_weights(model: MultiTaskModel, path: Path) -> None:
+    """Write a model's weights to one file, beside it first, then renamed into place."""
+    beside = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, beside)
+    beside.replace(path)
+
+
+def load_weights(model: MultiTaskModel, path: Path) -> None:
+    """Read a model's weights; cluster layers that were frozen take their frozen form first.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another model.
+    """
+    restore_model(model, _read(path))
+
+
+def restore_model(model: MultiTaskModel, tensors: dict[str, Tensor]) -> None:
+    """Put weights into a model; see ``load_weights``."""
+    for index, stage in enumerate(model.stages):
+        frozen = tensors.get(f"stages.{index}.frozen")
+        shrink = getattr(stage, "shrink", None)
+        if frozen is not None and bool(frozen) and shrink is not None:
+            shrink()
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(
+            "these weights are not of this model: its configuration or its data's tasks differ; "
+            "use the run folder's own config.yaml and data"
+        ) from error
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: the newest two, each written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        epoch: int,
+        model: MultiTaskModel,
+        optimizer: torch.optim.Optimizer,
+        generators: dict[str, Tensor],
+        progress: dict[str, Any],
+    ) -> None:
+        """Write the state after ``epoch`` epochs."""
+        beside = self.folder / f".{_PREFIX}{epoch:05d}"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_weights(model, beside / "model.safetensors")
+        tensors, scalars = _optimizer_state(model, optimizer)
+        save_file(tensors | {f"rng/{name}": state for name, state in generators.items()}, beside / "state.safetensors")
+        text = json.dumps({"epoch": epoch, "optimizer": scalars, "progress": progress}, indent=1)
+        (beside / "state.json").write_text(text, encoding="utf-8")
+        for path in beside.iterdir():
+            _sync(path)
+        destination = self.folder / f"{_PREFIX}{epoch:05d}"
+        shutil.rmtree(destination, ignore_errors=True)
+        beside.rename(destination)
+        for old in self._all()[:-_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def latest(self) -> Path | None:
+        """Return the newest whole checkpoint."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def restore(
+        self, path: Path, model: MultiTaskModel
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Put a checkpoint's weights into the model; return its other tensors and its JSON.
+
+        Raises:
+            CheckpointError: If it is damaged or of another model.
+        """
+        load_weights(model, path / "model.safetensors")
+        try:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(_damaged(path)) from error
+        return _read(path / "state.safetensors"), state
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{_PREFIX}*")) if self.folder.is_dir() else []
+
+
+def restore_optimizer(
+    model: MultiTaskModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]
+) -> None:
+    """Put an optimiser's state back, parameter by parameter."""
+    for name, parameter in model.named_parameters():
+        state: dict[str, Any] = dict(scalars.get(name, {}))
+        prefix = f"optimizer/{name}/"
+        state |= {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        if state:
+            optimizer.state[parameter] = state
+
+
+def _optimizer_state(
+    model: MultiTaskModel, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer/{name}/{key}"] = value.contiguous().clone()
+            else:
+                scalars.setdefault(name, {})[key] = value
+    return tensors, scalars
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(_damaged(path)) from error
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is missing or damaged: delete the folder it is in to resume from the one before"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

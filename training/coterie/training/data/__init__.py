@@ -1,0 +1,63 @@
+"""Data sets: tables, NumPy archives, and two that are built in.
+
+config = read_data_config(Path("data.yaml"))
+data = load_data(config)
+data.splits["train"].inputs.batch(np.array([0, 1, 2]))
+"""
+
+from __future__ import annotations
+
+from coterie.training.data._config import (
+    ArrayConfig,
+    DataConfig,
+    DigitsConfig,
+    PlantedConfig,
+    SplitColumn,
+    TableConfig,
+    TokenOptions,
+)
+from coterie.training.data._dataset import Dataset, DenseInputs, Inputs, Split, Text, TokenInputs, Truth
+from coterie.training.data._read_config import read_data_config, resolve_paths
+
+__all__ = [
+    "ArrayConfig",
+    "DataConfig",
+    "Dataset",
+    "DenseInputs",
+    "DigitsConfig",
+    "Inputs",
+    "PlantedConfig",
+    "Split",
+    "SplitColumn",
+    "TableConfig",
+    "Text",
+    "TokenInputs",
+    "TokenOptions",
+    "Truth",
+    "load_data",
+    "read_data_config",
+    "resolve_paths",
+]
+
+
+def load_data(config: TableConfig | ArrayConfig | DigitsConfig | PlantedConfig) -> Dataset:
+    """Read or make a data set; relative paths start from the current folder.
+
+    Raises:
+        DataError: If anything in the data is wrong; every mistake is listed with file, row and column.
+    """
+    if isinstance(config, TableConfig):
+        from coterie.training.data._table import load_table
+
+        return load_table(config)
+    if isinstance(config, ArrayConfig):
+        from coterie.training.data._arrays import load_arrays
+
+        return load_arrays(config)
+    if isinstance(config, DigitsConfig):
+        from coterie.training.data._digits import load_digits_data
+
+        return load_digits_data(config)
+    from coterie.training.data._planted import load_planted
+
+    return load_planted(config)

@@ -1,0 +1,238 @@
+"""Which data, and which column is what: the configuration of every kind of data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from coterie.runtime.tasks import TaskKind
+
+EVERY = "*"
+"""Stands for every task that has no entry of its own."""
+
+SplitName = Literal["train", "dev", "test"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _one_or_more(value: Any) -> Any:
+    return (value,) if isinstance(value, str | int) else value
+
+
+def _for_every_task(value: Any) -> Any:
+    return {EVERY: value} if isinstance(value, str | list | tuple) else value
+
+
+def _one_file(value: Any) -> Any:
+    return {"all": value} if isinstance(value, str | Path) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+"""One name, or a list of names."""
+Files = Annotated[
+    dict[Literal["all", "train", "dev", "test"], Path], BeforeValidator(_one_file), Field(min_length=1)
+]
+"""One file, or a file for each split."""
+Kinds = Annotated[dict[str, TaskKind], BeforeValidator(_for_every_task)]
+Labels = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_for_every_task)]
+
+
+class _Frozen(BaseModel):
+    # Names of columns, classes and splits are often written as numbers.
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class SplitColumn(_Frozen):
+    """The column (or array) that says to which split a row belongs."""
+
+    column: str
+    train: Names = ("train",)
+    """The values that mean training data."""
+    dev: Names = ("dev",)
+    test: Names = ("test",)
+    ignore: tuple[str, ...] = ()
+    """Values (or patterns such as ``*``) whose rows are left out; any other value is a mistake."""
+
+
+class TokenOptions(_Frozen):
+    """The tokenizer, trained on the training split."""
+
+    tokenizer: Literal["whitespace", "words", "bpe"] = "whitespace"
+    """``whitespace``: what stands between spaces; ``words``: punctuation is split off as well, for raw text;
+    ``bpe``: byte-level pieces of words, nothing is ever unknown."""
+    vocabulary: Annotated[int, Field(ge=3)] = 50_000
+    """Largest number of token ids, padding and unknown included."""
+    min_frequency: Count = 2
+    """Rarer tokens are unknown."""
+    lowercase: bool = True
+    max_length: Count = 512
+    """Longer texts are cut after this many tokens."""
+
+    @model_validator(mode="after")
+    def _bytes_fit(self) -> Self:
+        if self.tokenizer == "bpe" and self.vocabulary < 300:
+            raise ValueError("a bpe tokenizer needs a vocabulary of at least 300, for the 256 bytes alone")
+        return self
+
+
+class _SplitShares(_Frozen):
+    """How the rows are divided where the data does not say."""
+
+    dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the training inputs that become the dev split, when the data has none."""
+    test_share: Share = 0.0
+    """Share of the training inputs that become the test split, when the data has none."""
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training inputs that are kept, after dev and test were cut."""
+    seed: int = 0
+    """Of whatever is drawn; the division depends on it and on the inputs' content alone."""
+
+
+class _Questions(_SplitShares):
+    """What is asked; shared by tables and arrays."""
+
+    path: Files
+    """One file, or one for each split: ``{train: ..., dev: ..., test: ...}``."""
+    task: str | None = None
+    """Column that names the task of a row; without it every target column is a task of its own."""
+    target: Names
+    """Column(s) of the answers."""
+    weight: str | None = None
+    """Column of the rows' weights."""
+    split: SplitColumn | None = None
+    tasks: tuple[str, ...] | None = None
+    """The tasks to keep, in this order; default all."""
+    other_tasks: Literal["error", "ignore"] = "error"
+    """What a task that is not among ``tasks`` means."""
+    task_kind: Kinds = Field(default_factory=dict)
+    """classification, multilabel or regression: for all tasks, or for each by name (``*``: the others)."""
+    labels: Labels = Field(default_factory=dict)
+    """Names of the classes or labels in order: for all tasks, or for each by name (``*``: the others)."""
+    classes: Literal["within_task", "shared"] = "within_task"
+    """Undeclared classes are those seen in a task, ranked; or those seen in any task."""
+
+    @model_validator(mode="after")
+    def _one_division(self) -> Self:
+        if "all" in self.path and len(self.path) > 1:
+            raise ValueError("path: give one file, or files by split, not both")
+        if "all" not in self.path and "train" not in self.path:
+            raise ValueError("path: a train file is missing")
+        if self.split is not None and "all" not in self.path:
+            raise ValueError(
+                "split: the files already say which split a row belongs to; leave one of the two out"
+            )
+        return self
+
+
+class TableConfig(_Questions):
+    """A table: Parquet, CSV or JSON lines."""
+
+    kind: Literal["table"] = "table"
+    format: Literal["parquet", "csv", "jsonl"] | None = None
+    """Default: by the file's ending."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    """Between the cells of a CSV file; a file that ends in ``.tsv`` has tabs."""
+    text: str | None = None
+    """Column of the texts."""
+    empty_texts: Literal["error", "drop"] = "error"
+    """What a row without a text means: a mistake, or a row to leave out."""
+    features: Names | None = None
+    """Columns of the features: names, patterns such as ``x_*``, or one column of lists."""
+    tokens: TokenOptions = TokenOptions()
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.text is None) == (self.features is None):
+            raise ValueError("give either text (one column) or features (one or more columns)")
+        return self
+
+
+class ArrayConfig(_Questions):
+    """NumPy archives (``.npz``) of images or features; every column is the name of an array."""
+
+    kind: Literal["arrays"] = "arrays"
+    images: str | None = None
+    """Array ``[n, H, W, C]`` (or ``[n, H, W]``) uint8."""
+    features: str | None = None
+    """Array ``[n, D]``."""
+    row: str | None = None
+    """Array ``[Q]``: the input that each element of task and target is about; default: one each."""
+    task_names: str | None = None
+    """Array of names that the numbers in ``task`` (or the columns of ``target``) stand for."""
+    target_names: str | None = None
+    """Array of names that the numbers in ``target`` stand for."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if (self.images is None) == (self.features is None):
+            raise ValueError("give either images or features (the name of one array)")
+        if self.row is not None and self.task is None:
+            raise ValueError("row: arrays of questions need a task array as well")
+        return self
+
+
+class DigitsConfig(_Frozen):
+    """scikit-learn's handwritten digits, 8 x 8 pixels, asked twenty questions; nothing is downloaded."""
+
+    kind: Literal["digits"] = "digits"
+    images: bool = False
+    """Images ``[8, 8, 1]`` uint8 instead of 64 features."""
+    train_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training images that are kept."""
+    labelled: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the training images that each task knows the answer for, drawn for each task."""
+    seed: int = 0
+
+
+class PlantedConfig(_Frozen):
+    """Data with known clusters and known experts, to see whether a training finds them."""
+
+    kind: Literal["planted"] = "planted"
+    tasks: Count = 20
+    """N."""
+    features: Count = 16
+    """Width of an input, D."""
+    train_rows: Count = 500
+    """Rows of each task."""
+    dev_rows: Count = 100
+    test_rows: Count = 200
+    shared_inputs: bool = False
+    """Whether all tasks are asked about the same inputs."""
+    trunk: Annotated[int, Field(ge=0)] = 0
+    """Width of a random layer that all tasks share; 0 for none."""
+    experts: Annotated[int, Field(ge=0)] = 0
+    """Number of true experts, M; 0 for no gated part."""
+    experts_per_task: Count = 2
+    expert_sets: Count | None = None
+    """Number of distinct sets of experts that the tasks are divided among; default one for each task."""
+    width: Count = 16
+    """Width of the experts and of the cluster layers, E."""
+    clusters: tuple[Count, ...] = ()
+    """Clusters of each layer, from the first to the last, not decreasing; tasks of one cluster of a layer are
+    of one cluster of the layer before."""
+    task_kind: Literal["classification", "regression"] = "regression"
+    outputs: Count = 1
+    """Numbers of a regression; a classification has as many classes, at least 2."""
+    noise: Annotated[float, Field(ge=0)] = 0.1
+    """Standard deviation of what is added to the standardised scores."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.experts and self.experts_per_task > self.experts:
+            raise ValueError("experts_per_task is larger than experts")
+        if list(self.clusters) != sorted(self.clusters):
+            raise ValueError("clusters: a later layer has at least as many clusters as an earlier one")
+        if self.clusters and self.clusters[-1] > self.tasks:
+            raise ValueError("clusters: there are more clusters than tasks")
+        if self.expert_sets is not None and self.expert_sets > self.tasks:
+            raise ValueError("expert_sets: there are more sets of experts than tasks")
+        if self.task_kind == "classification" and self.outputs < 2:
+            raise ValueError("outputs: a classification needs at least 2 classes")
+        return self
+
+
+DataConfig = Annotated[TableConfig | ArrayConfig | DigitsConfig | PlantedConfig, Field(discriminator="kind")]
+"""Any kind of data set; ``kind`` says which."""

@@ -1,0 +1,197 @@
+"""A data set in memory: inputs stored once, and questions about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coterie.runtime.manifest import TensorSpec, TextSpec
+from coterie.runtime.tasks import TaskSpec
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+SPLITS = ("train", "dev", "test")
+"""The splits, in the order in which they are used."""
+
+
+class Inputs(Protocol):
+    """The distinct inputs of a split, whatever they are."""
+
+    def __len__(self) -> int:
+        """Return the number of inputs, n."""
+
+    def batch(self, indices: Ints) -> Array:
+        """Return some inputs as one array, ``[R] -> [R, ...]``."""
+
+    def parts(self) -> Sequence[Array]:
+        """Return the arrays that hold everything, for a checksum."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseInputs:
+    """Features ``[n, D]`` float32, or images ``[n, H, W, C]`` uint8."""
+
+    values: Array
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: Ints) -> Array:
+        """Return some rows, ``[R] -> [R, ...]``."""
+        return self.values[indices]
+
+    def parts(self) -> Sequence[Array]:
+        """Return the one array."""
+        return (self.values,)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenInputs:
+    """Texts as token ids, one after the other.
+
+    Attributes:
+        tokens: The token ids of all texts, flat, int32.
+        offsets: Where each text starts, and the end of the last, ``[n + 1]``.
+        pad_id: What fills up the shorter texts of a batch.
+    """
+
+    tokens: npt.NDArray[np.int32]
+    offsets: Ints
+    pad_id: int = 0
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]], pad_id: int = 0) -> TokenInputs:
+        """Store the token ids of each text."""
+        offsets = np.zeros(len(texts) + 1, dtype=np.int64)
+        np.cumsum([len(text) for text in texts], out=offsets[1:])
+        flat = np.fromiter(
+            (token for text in texts for token in text), dtype=np.int32, count=int(offsets[-1])
+        )
+        return cls(flat, offsets, pad_id)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def batch(self, indices: Ints) -> Array:
+        """Return some texts padded on the right to the longest of them, ``[R] -> [R, L]`` int64, L >= 1."""
+        start = self.offsets[indices]
+        length = self.offsets[np.asarray(indices) + 1] - start
+        steps = np.arange(max(1, int(length.max(initial=1))))
+        present = steps < length[:, None]
+        result = np.full(present.shape, self.pad_id, dtype=np.int64)
+        result[present] = self.tokens[(start[:, None] + steps)[present]]
+        return result
+
+    def parts(self) -> Sequence[Array]:
+        """Return tokens and offsets."""
+        return (self.tokens, self.offsets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """The questions of one split, Q of them, about n distinct inputs.
+
+    Attributes:
+        inputs: The inputs, each stored once.
+        row: The input each question is about, ``[Q]``.
+        task: The task each question is of, ``[Q]``.
+        target: The answers, ``[Q, T]``: the class in column 0 (classification), 0 or 1 for each label
+            (multilabel), numbers (regression). NaN is a missing label, or a column past the task's own width.
+        weight: Weight of each question, ``[Q]``; None where all weigh the same.
+    """
+
+    inputs: Inputs
+    row: Ints
+    task: Ints
+    target: Floats
+    weight: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def of_task(self, task: int) -> Ints:
+        """Return which questions are of that task."""
+        return np.flatnonzero(self.task == task)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """How the texts became tokens.
+
+    Attributes:
+        tokenizer: The tokenizer's JSON, as the ``tokenizers`` library writes it.
+        spec: The file it is to be saved as, the length limit and the padding id.
+        vocabulary: Number of token ids.
+    """
+
+    tokenizer: str
+    spec: TextSpec
+    vocabulary: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Truth:
+    """What a planted data set was made of.
+
+    Attributes:
+        assignments: For each cluster layer, from the first to the last, each task's cluster, ``[N]``.
+        experts: Which experts each task uses, 0 or 1, ``[N, M]``; M is 0 without a gated part.
+        weights: With which weights it mixes them, ``[N, M]``.
+    """
+
+    assignments: tuple[Ints, ...]
+    experts: Ints
+    weights: Floats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Everything a training needs to know of its data.
+
+    Attributes:
+        input: The tensor that a model's first stage takes; its first dimension is the batch.
+        tasks: What each task answers; ``Split.task`` counts in this order.
+        splits: ``train`` and ``dev`` always, ``test`` where there is one.
+        text: How the texts became tokens, when the inputs are texts.
+        sha256: Checksum of the content: the same data has the same, whatever file it came from.
+        truth: What a planted data set was made of.
+    """
+
+    input: TensorSpec
+    tasks: tuple[TaskSpec, ...]
+    splits: Mapping[str, Split]
+    text: Text | None = None
+    sha256: str
+    truth: Truth | None = None
+
+
+def checksum(
+    input_: TensorSpec, tasks: Sequence[TaskSpec], splits: Mapping[str, Split], text: Text | None
+) -> str:
+    """Return the SHA-256 of a data set's content."""
+    digest = hashlib.sha256()
+
+    def add(value: object) -> None:
+        digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
+
+    add([input_.model_dump(mode="json"), [task.model_dump(mode="json") for task in tasks]])
+    add([text.tokenizer, text.spec.model_dump(mode="json")] if text else None)
+    for name in SPLITS:
+        if name not in splits:
+            continue
+        split = splits[name]
+        for array in (*split.inputs.parts(), split.row, split.task, split.target, split.weight):
+            if array is None:
+                add(None)
+                continue
+            add([name, str(array.dtype), list(array.shape)])
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

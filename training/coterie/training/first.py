@@ -1,0 +1,60 @@
+"""What the training data says about scales: the first block's statistics, the regression targets' deviation."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.runtime.manifest import TensorSpec
+from coterie.training.blocks import Block, ImageInput, Standardise
+from coterie.training.data import Dataset
+
+_SAMPLE = 20_000
+
+
+def first_block(dataset: Dataset) -> Block | None:
+    """Return the block that standardises inputs by the train split's statistics; none for text."""
+    spec = dataset.input
+    if spec.dtype == "int64":
+        return None
+    inputs = dataset.splits["train"].inputs
+    # Every so many rows: enough for a mean, and the same rows at every call.
+    rows = np.arange(0, len(inputs), max(1, len(inputs) // _SAMPLE))
+    values = inputs.batch(rows).astype(np.float64)
+    axes = (0, 1, 2) if spec.dtype == "uint8" else (0,)
+    deviation = values.std(axis=axes)
+    # A constant feature stays as it is, rather than being divided by nothing.
+    scale = np.where(deviation > 1e-8, 1.0 / np.maximum(deviation, 1e-8), 1.0)
+    return _block(spec, torch.from_numpy(values.mean(axis=axes)), torch.from_numpy(scale))
+
+
+def first_block_of(spec: TensorSpec) -> Block | None:
+    """Return that block with neutral statistics: images still become numbers, channels first."""
+    if spec.dtype == "int64":
+        return None
+    size = int(spec.shape[-1] or 1)
+    return _block(spec, torch.zeros(size), torch.full((size,), 1 / 255 if spec.dtype == "uint8" else 1.0))
+
+
+def target_scale(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each regression task's targets in the train split, both ``[N, C]``."""
+    width = max(task.width for task in dataset.tasks)
+    shift, scale = torch.zeros(len(dataset.tasks), width), torch.ones(len(dataset.tasks), width)
+    split = dataset.splits["train"]
+    for index, task in enumerate(dataset.tasks):
+        if task.kind != "regression":
+            continue
+        target = split.target[split.task == index, : task.width].astype(np.float64)
+        known = ~np.isnan(target)
+        for column in range(task.width):
+            values = target[known[:, column], column]
+            if len(values):
+                shift[index, column] = float(values.mean())
+                deviation = float(values.std())
+                scale[index, column] = deviation if deviation > 1e-8 else 1.0
+    return shift, scale
+
+
+def _block(spec: TensorSpec, mean: Tensor, scale: Tensor) -> Block:
+    return ImageInput(mean, scale) if spec.dtype == "uint8" else Standardise(mean, scale)

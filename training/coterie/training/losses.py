@@ -1,0 +1,74 @@
+"""The loss of each question, by kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coterie.runtime.tasks import TaskSpec
+
+_KINDS = ("classification", "multilabel", "regression")
+
+
+class QuestionLoss:
+    """L_t(m(t, x), y) of B questions: cross-entropy, binary cross-entropy or squared error.
+
+    Missing labels (NaN) of a multi-label or regression target are left out of a question's mean; a question
+    without any label has loss and weight 0.
+    """
+
+    def __init__(self, tasks: Sequence[TaskSpec], scale: Tensor, *, label_smoothing: float = 0.0) -> None:
+        """Take the tasks and the regression targets' deviations ``[N, C]``."""
+        self._kind = torch.tensor([_KINDS.index(task.kind) for task in tasks])
+        widths = torch.tensor([task.width for task in tasks]).unsqueeze(1)
+        self._valid = torch.arange(int(widths.max())).unsqueeze(0) < widths
+        self._scale = scale
+        self._smoothing = label_smoothing
+        self._present = [number for number in range(len(_KINDS)) if bool((self._kind == number).any())]
+
+    def __call__(self, scores: Tensor, target: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare scores ``[B, C]`` with targets ``[B, T]`` of tasks ``[B]``.
+
+        Returns:
+            The losses ``[B]`` and whether each question has any label ``[B]``.
+        """
+        losses = scores.new_zeros(len(task))
+        labelled = torch.ones(len(task), dtype=torch.bool)
+        for number in self._present:
+            chosen = (self._kind[task] == number).nonzero().flatten()
+            if len(chosen) == 0:
+                continue
+            valid = self._valid[task[chosen]]
+            if number == 0:
+                loss = self._classification(scores[chosen], target[chosen, 0], valid)
+                has_label = torch.ones(len(chosen), dtype=torch.bool)
+            else:
+                loss, has_label = self._columns(number, scores[chosen], target[chosen], valid, task[chosen])
+            losses = losses.index_copy(0, chosen, loss)
+            labelled[chosen] = has_label
+        return losses, labelled
+
+    def _classification(self, scores: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        logits = scores.masked_fill(~valid, -torch.inf)
+        log_likelihood = torch.log_softmax(logits, dim=1)
+        loss = -log_likelihood.gather(1, target.long().unsqueeze(1)).squeeze(1)
+        if self._smoothing:
+            uniform = -log_likelihood.masked_fill(~valid, 0.0).sum(1) / valid.sum(1)
+            loss = (1 - self._smoothing) * loss + self._smoothing * uniform
+        return loss
+
+    def _columns(
+        self, number: int, scores: Tensor, target: Tensor, valid: Tensor, task: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        width = min(scores.shape[1], target.shape[1])
+        scores, target = scores[:, :width], target[:, :width]
+        known = valid[:, :width] & ~torch.isnan(target)
+        target = torch.where(known, target, torch.zeros_like(target))
+        if number == 1:
+            each = nn.functional.binary_cross_entropy_with_logits(scores, target, reduction="none")
+        else:
+            each = ((scores - target) / self._scale[task][:, :width]) ** 2
+        count = known.sum(1)
+        return torch.where(known, each, 0.0).sum(1) / count.clamp(min=1), count > 0

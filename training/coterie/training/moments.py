@@ -1,0 +1,41 @@
+"""An optimiser's memory of a stacked parameter, kept right when clustering replaces its rows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def group_mean(rows: Tensor, labels: Tensor, groups: int) -> Tensor:
+    """Return the mean row of each group, ``[N, ...] -> [K, ...]``."""
+    flat = rows.reshape(len(rows), -1)
+    summed = flat.new_zeros((groups, flat.shape[1])).index_add(0, labels, flat)
+    count = torch.bincount(labels, minlength=groups).clamp(min=1).to(flat.dtype)
+    return (summed / count.unsqueeze(1)).reshape(groups, *rows.shape[1:])
+
+
+class Moments:
+    """The state tensors an optimiser keeps beside its parameters (Adam's two moments, momentum)."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._optimizer = optimizer
+
+    def average(self, parameter: nn.Parameter, labels: Tensor, groups: int) -> None:
+        """Give the tasks ``[N]`` of each group the same moments: after a replacement they are one block."""
+        state = self._optimizer.state.get(parameter, {})
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = group_mean(value, labels, groups)[labels]
+
+    def swap(self, old: nn.Parameter, new: nn.Parameter, labels: Tensor) -> None:
+        """Let ``new`` ``[K, ...]`` take the place of ``old`` ``[N, ...]``, with the groups' mean moments."""
+        for group in self._optimizer.param_groups:
+            group["params"] = [new if each is old else each for each in group["params"]]
+        state = self._optimizer.state.pop(old, None)
+        if state is not None:
+            self._optimizer.state[new] = {
+                name: group_mean(value, labels, len(new))
+                if isinstance(value, Tensor) and value.shape == old.shape
+                else value
+                for name, value in state.items()
+            }

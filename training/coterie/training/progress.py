@@ -1,0 +1,72 @@
+"""What one sees while a training runs: a bar with the loss, the dev metric and the mean density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Watcher:
+    """Is told how a training goes; does nothing. Override what you want to see."""
+
+    def start(self, *, epochs: int, batches: int, done: int) -> None:
+        """Begin; ``done`` epochs of ``epochs`` were made before."""
+
+    def batch(self, *, loss: float, density: float | None) -> None:
+        """One step was made."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One epoch was made; ``record`` is its line of the history."""
+
+    def end(self) -> None:
+        """The training has ended, well or not."""
+
+
+class ConsoleWatcher(Watcher):
+    """A progress bar on a terminal, and a line an epoch anywhere."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._status = ""
+
+    def start(self, *, epochs: int, batches: int, done: int) -> None:
+        """Show the bar."""
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=epochs * batches, completed=done * batches, status="")
+
+    def batch(self, *, loss: float, density: float | None) -> None:
+        """Move the bar."""
+        density_text = "" if density is None else f" density {density:.2f}"
+        self._bar.update(self._task, advance=1, status=f"loss {loss:.4f}{density_text}{self._status}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        parts = [f"epoch {record['epoch']:>3}", f"loss {record['train']['loss']:.4f}"]
+        if "dev" in record:
+            self._status = f" dev {record['dev']['metric']:.4f}"
+            parts.append(f"dev loss {record['dev']['loss']:.4f} metric {record['dev']['metric']:.4f}")
+        for name, values in record["stages"].items():
+            if "density" in values:
+                parts.append(f"{name} density {values['density']:.2f}")
+            if "moved" in values:
+                parts.append(f"{name} moved {values['moved']}")
+        if record.get("best"):
+            parts.append("best")
+        self._console.print("  ".join(parts), highlight=False)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()

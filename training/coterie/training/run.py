@@ -1,0 +1,191 @@
+"""A run folder: a training's configuration, history, weights, plan, metrics and plots.
+
+    run/
+      config.yaml             everything that was configured
+      data.json               what the model takes and answers, and the data's checksum
+      tokenizer.json          when the input is text
+      history.jsonl           a line an epoch
+      tensorboard/            the same, as events
+      checkpoints/            the newest two, to resume from
+      best.safetensors        the best weights on dev
+      plan.json               the sharing plan they freeze to
+      metrics.json            what the frozen model scores on dev and test
+      plots/                  assignments, gate probabilities, task correlation
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from coterie.runtime.errors import CheckpointError, TrainingError
+from coterie.runtime.manifest import TensorSpec, TextSpec
+from coterie.runtime.tasks import TaskSpec
+from coterie.training._load_config import dump_config, load_config
+from coterie.training.batches import BatchSource
+from coterie.training.blocks import Block, InputShape
+from coterie.training.checkpoint import load_weights
+from coterie.training.config import RunConfig
+from coterie.training.data import Dataset, load_data
+from coterie.training.evaluate import Scores, evaluate
+from coterie.training.first import first_block, first_block_of, target_scale
+from coterie.training.losses import QuestionLoss
+from coterie.training.model import MultiTaskModel, build_model
+from coterie.training.plots import save_plots
+from coterie.training.progress import Watcher
+from coterie.training.trainer import BEST, Trainer
+
+CONFIG = "config.yaml"
+DATA = "data.json"
+TOKENIZER = "tokenizer.json"
+PLAN = "plan.json"
+METRICS = "metrics.json"
+
+
+class RunData(BaseModel):
+    """What a model takes and answers: all that is needed of a data set once the training is over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: TensorSpec
+    tasks: tuple[TaskSpec, ...]
+    vocabulary: int
+    text: TextSpec | None
+    sha256: str
+
+    def shape(self) -> InputShape:
+        """Return the shape of one input."""
+        return InputShape(
+            dims=self.input.shape[1:], tokens=self.input.dtype == "int64", vocabulary=self.vocabulary
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        folder: The run folder.
+        config: What was configured.
+        data: What the model takes and answers.
+        model: The model with its best weights, in evaluation mode.
+        metrics: Split to task to metric to value, of the frozen model.
+    """
+
+    folder: Path
+    config: RunConfig
+    data: RunData
+    model: MultiTaskModel
+    metrics: dict[str, dict[str, dict[str, float]]]
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """The tokenizer's file, when the input is text."""
+        return self.folder / TOKENIZER if self.data.text is not None else None
+
+
+def train(config: RunConfig, folder: Path, *, dataset: Dataset | None = None, watcher: Watcher | None = None) -> Run:
+    """Train a model, or go on where an interrupted training in ``folder`` stopped.
+
+    Args:
+        config: What to train, on what.
+        folder: The run folder; made when it is not there.
+        dataset: The data, if already loaded.
+        watcher: Is told how it goes.
+
+    Raises:
+        TrainingError: If the folder holds a run of another configuration or other data.
+    """
+    dataset = load_data(config.data) if dataset is None else dataset
+    data = RunData(
+        input=dataset.input,
+        tasks=dataset.tasks,
+        vocabulary=0 if dataset.text is None else dataset.text.vocabulary,
+        text=None if dataset.text is None else dataset.text.spec,
+        sha256=dataset.sha256,
+    )
+    _claim(folder, config, data)
+    if dataset.text is not None:
+        (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
+    with _threads(config.trainer.threads):
+        first = first_block(dataset) if config.model.standardise else first_block_of(dataset.input)
+        model = _fresh_model(config, data, first)
+        shift, scale = target_scale(dataset)
+        model.head.shift.copy_(shift)
+        model.head.scale.copy_(scale)
+        Trainer(config, dataset, model, folder, watcher or Watcher()).fit()
+        if not (folder / BEST).is_file():
+            raise TrainingError(
+                f"no epoch ended with every cluster layer clustered: train longer than the warm-up "
+                f"(trainer.epochs is {config.trainer.epochs})"
+            )
+        return _finish(config, folder, data, dataset, first)
+
+
+def load_run(folder: Path) -> Run:
+    """Read a finished training; the data itself is not needed.
+
+    Raises:
+        CheckpointError: If the folder is not a finished run.
+    """
+    if not (folder / METRICS).is_file():
+        raise CheckpointError(f"{folder} is not a finished run: train it first, or resume it with coterie train")
+    config = load_config(RunConfig, source=folder / CONFIG)
+    data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
+    model = _fresh_model(config, data, first_block_of(data.input))
+    load_weights(model, folder / BEST)
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return Run(folder, config, data, model.eval(), metrics)
+
+
+def _fresh_model(config: RunConfig, data: RunData, first: Block | None) -> MultiTaskModel:
+    return build_model(
+        config.model, input=data.input, shape=data.shape(), tasks=data.tasks, first=first, seed=config.seed
+    )
+
+
+def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
+    """Make the folder this run's, or make sure that it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    described = data.model_dump_json(indent=1)
+    for name, text, what in ((CONFIG, dump_config(config), "configuration"), (DATA, described, "data")):
+        path = folder / name
+        if path.is_file() and path.read_text(encoding="utf-8") != text:
+            raise TrainingError(
+                f"{folder} holds a run of another {what} ({name} differs): choose another folder, or delete it"
+            )
+        path.write_text(text, encoding="utf-8")
+
+
+def _finish(config: RunConfig, folder: Path, data: RunData, dataset: Dataset, first: Block | None) -> Run:
+    model = _fresh_model(config, data, first)
+    load_weights(model, folder / BEST)
+    model.eval()
+    loss = QuestionLoss(data.tasks, model.head.scale)
+    scores: dict[str, Scores] = {
+        name: evaluate(model, BatchSource(split, len(data.tasks)), data.tasks, loss)
+        for name, split in dataset.splits.items()
+        if name != "train"
+    }
+    metrics = {name: each.tasks for name, each in scores.items()}
+    (folder / PLAN).write_text(model.plan().model_dump_json(indent=1), encoding="utf-8")
+    save_plots(folder, model)
+    (folder / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    return Run(folder, config, data, model, metrics)
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        if number is not None:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(before)

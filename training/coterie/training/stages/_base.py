@@ -1,0 +1,113 @@
+"""What every stage has in common."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from coterie.runtime.plan import BlockPlan, StageKind, StagePlan
+from coterie.training.bank import Bank
+from coterie.training.dispatch import State
+from coterie.training.frozen import FrozenBank
+
+
+@dataclass
+class Draw:
+    """The random gates of one training step.
+
+    Attributes:
+        generator: Where they come from.
+        log_probability: ``[B]``, log-probability of all gates drawn for each question; grows stage by stage.
+    """
+
+    generator: torch.Generator
+    log_probability: Tensor
+
+
+class Stage(nn.Module, ABC):
+    """One layer: a bank of blocks, and for each task a sparse weighted subset of it.
+
+    Attributes:
+        name: Unique within the model.
+        tasks: Number of tasks, N.
+    """
+
+    kind: ClassVar[StageKind]
+
+    def __init__(self, name: str, tasks: int) -> None:
+        super().__init__()
+        self.name = name
+        self.tasks = tasks
+
+    @abstractmethod
+    def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
+        """Answer B questions of tasks ``[B]``; with ``draw``, gates are drawn rather than decided."""
+
+    @abstractmethod
+    def plan(self) -> StagePlan:
+        """Return the stage as it would be frozen now, its unused blocks left out."""
+
+    @abstractmethod
+    def frozen_bank(self) -> FrozenBank:
+        """Return the used blocks' tensors, in the plan's order."""
+
+    def penalty(self) -> Tensor:
+        """Return what this stage adds to the loss, a scalar."""
+        return torch.zeros(())
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that learn at the gates' rate."""
+        return []
+
+    def report(self) -> dict[str, float]:
+        """Return scalars worth a line in the history."""
+        return {}
+
+
+class BankStage(Stage):
+    """A stage whose blocks are of one architecture.
+
+    Attributes:
+        bank: The blocks.
+    """
+
+    def __init__(self, name: str, tasks: int, bank: Bank) -> None:
+        super().__init__(name, tasks)
+        self.bank = bank
+
+    def frozen_bank(self) -> FrozenBank:
+        """Return the used blocks' tensors, in the plan's order."""
+        return FrozenBank(
+            template=copy.deepcopy(self.bank.template).eval(),
+            tensors=tuple(self.bank.tensors(block.source) for block in self.plan().blocks),
+        )
+
+
+def plan_of(
+    stage: BankStage,
+    uses: list[list[int]],
+    weights: list[list[float]] | None = None,
+    *,
+    probabilities: Tensor | None = None,
+    trained: int | None = None,
+) -> StagePlan:
+    """Make a plan from each task's blocks (indices into the bank), leaving out the blocks nobody uses."""
+    sources = sorted({block for used in uses for block in used})
+    renumbered = {source: index for index, source in enumerate(sources)}
+    return StagePlan(
+        name=stage.name,
+        kind=stage.kind,
+        trained_blocks=trained or stage.bank.blocks,
+        blocks=tuple(
+            BlockPlan(name=f"{stage.name}/{source}", source=source, parameters=stage.bank.block_parameters)
+            for source in sources
+        ),
+        uses=tuple(tuple(renumbered[block] for block in used) for used in uses),
+        weights=tuple(map(tuple, weights)) if weights else tuple((1.0,) for _ in uses),
+        gate_probabilities=None if probabilities is None else tuple(map(tuple, probabilities.tolist())),
+    )

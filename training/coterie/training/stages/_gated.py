@@ -1,0 +1,90 @@
+"""Gated experts: Task Multi-Clustering (Yan et al. 2019)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from coterie.runtime.plan import StagePlan
+from coterie.training.bank import Bank
+from coterie.training.dispatch import State, distinct_pairs
+from coterie.training.stages._base import BankStage, Draw, plan_of
+
+
+class GatedStage(BankStage):
+    """A mixture of experts of which each task uses a learned subset.
+
+    z(t, x) = sum_i b_i(t) w_i(t) f_i(x) (equation 1) with b_i(t) ~ Bernoulli(p_i(t)), drawn for each question
+    while training. Otherwise b(t) is the k(t) = round(sum_i p_i(t)) most likely experts (equation 4), at
+    least one. Logits start at 0, w at a standard Gaussian (section 4). Only experts drawn for a state are run.
+
+    Attributes:
+        density_penalty: lambda, multiplies the mean over tasks of k(t) in the loss.
+        gated: False takes all experts always: the ungated mixture of section 4.1.
+    """
+
+    kind = "gated"
+
+    def __init__(
+        self, name: str, tasks: int, bank: Bank, *, density_penalty: float = 0.0, gated: bool = True
+    ) -> None:
+        super().__init__(name, tasks, bank)
+        self.density_penalty = density_penalty
+        self.gated = gated
+        self.logits = nn.Parameter(torch.zeros(tasks, bank.blocks), requires_grad=gated)
+        self.mixture = nn.Parameter(torch.randn(tasks, bank.blocks))
+
+    def probabilities(self) -> Tensor:
+        """Return p, ``[N, M]``."""
+        return torch.sigmoid(self.logits) if self.gated else torch.ones_like(self.logits)
+
+    def selection(self) -> Tensor:
+        """Return the experts chosen by equation 4, ``[N, M]`` bool."""
+        probabilities = self.probabilities().detach()
+        density = probabilities.sum(dim=1).round().clamp(min=1).to(torch.int64)
+        # A stable sort, so that equally likely experts are taken in the same order everywhere.
+        order = torch.sort(probabilities, dim=1, descending=True, stable=True).indices
+        rank = torch.empty_like(order)
+        rank.scatter_(1, order, torch.arange(self.bank.blocks).expand_as(order))
+        return rank < density.unsqueeze(1)
+
+    def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
+        """Mix each question's experts, ``[S, ...] -> [B, ...]``."""
+        if draw is None or not self.gated:
+            chosen = self.selection()[task]
+        else:
+            probabilities = self.probabilities()[task]
+            chosen = torch.bernoulli(probabilities.detach(), generator=draw.generator).bool()
+            likelihood = torch.where(chosen, probabilities, 1 - probabilities)
+            draw.log_probability = draw.log_probability + likelihood.clamp(min=1e-12).log().sum(dim=1)
+        question, expert = chosen.nonzero(as_tuple=True)
+        pairs = distinct_pairs(expert, state.position[question], len(state.values))
+        features = self.bank.run(state.values[pairs.state], pairs.block)
+        weight = self.mixture[task[question], expert].reshape(-1, *[1] * (features.dim() - 1))
+        mixed = features.new_zeros((len(task), *features.shape[1:]))
+        mixed = mixed.index_add(0, question, features[pairs.index] * weight)
+        return State(mixed, torch.arange(len(task)))
+
+    def penalty(self) -> Tensor:
+        """Return lambda times the mean over tasks of k(t)."""
+        if not self.gated or self.density_penalty == 0:
+            return torch.zeros(())
+        return self.density_penalty * self.probabilities().sum(dim=1).mean()
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        """Return the gate logits."""
+        return [self.logits] if self.gated else []
+
+    def plan(self) -> StagePlan:
+        """Return the plan of equation 4, with p(t)."""
+        chosen = self.selection()
+        uses = [row.nonzero().flatten().tolist() for row in chosen]
+        weights = [self.mixture[task, used].tolist() for task, used in enumerate(uses)]
+        return plan_of(self, uses, weights, probabilities=self.probabilities().detach())
+
+    def report(self) -> dict[str, float]:
+        """Return the mean density while training and after the freeze."""
+        return {
+            "density": float(self.probabilities().detach().sum(dim=1).mean()),
+            "experts": float(self.selection().sum(dim=1).float().mean()),
+        }

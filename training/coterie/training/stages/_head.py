@@ -1,0 +1,98 @@
+"""Specific heads: each task's last layer, with as many outputs as the task has classes, labels or numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from coterie.runtime.plan import BlockPlan, StagePlan
+from coterie.runtime.tasks import TaskSpec
+from coterie.training.blocks import LinearHead
+from coterie.training.dispatch import State
+from coterie.training.frozen import FrozenBank
+from coterie.training.stages._base import Draw, Stage
+
+
+class HeadStage(Stage):
+    """One affine map a task, ``[S, D] -> [B, C]``; heads of one width are one stacked parameter.
+
+    A regression's numbers are learned standardised; its targets' mean and deviation are part of the head.
+
+    Attributes:
+        width: Largest number of outputs, C.
+    """
+
+    kind = "head"
+    group: Tensor
+    member: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, name: str, size: int, tasks: Sequence[TaskSpec], *, alike: bool = False) -> None:
+        super().__init__(name, len(tasks))
+        self.size = size
+        widths = [task.width for task in tasks]
+        self.width = max(widths)
+        self.group_widths = sorted(set(widths))
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        group, member = torch.zeros(len(tasks), dtype=torch.int64), torch.zeros(len(tasks), dtype=torch.int64)
+        for number, width in enumerate(self.group_widths):
+            members = [task for task, each in enumerate(widths) if each == width]
+            heads = [LinearHead(size, width) for _ in members[: 1 if alike else None]] * (
+                len(members) if alike else 1
+            )
+            self.weights.append(nn.Parameter(torch.stack([head.weight.detach() for head in heads])))
+            self.biases.append(nn.Parameter(torch.stack([head.bias.detach() for head in heads])))
+            group[members] = number
+            member[members] = torch.arange(len(members))
+        self.register_buffer("group", group, persistent=False)
+        self.register_buffer("member", member, persistent=False)
+        self.register_buffer("shift", torch.zeros(len(tasks), self.width))
+        self.register_buffer("scale", torch.ones(len(tasks), self.width))
+
+    def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
+        """Return scores ``[B, C]``, one state a question; columns past a task's own width are 0."""
+        values = state.values[state.position].unsqueeze(1)
+        scores = values.new_zeros((len(task), self.width))
+        for number, width in enumerate(self.group_widths):
+            question = (self.group[task] == number).nonzero().flatten()
+            if len(question) == 0:
+                continue
+            member = self.member[task[question]]
+            answer = torch.bmm(values[question], self.weights[number][member]).squeeze(1)
+            answer = answer + self.biases[number][member]
+            scores = scores.index_copy(0, question, nn.functional.pad(answer, (0, self.width - width)))
+        return State(scores * self.scale[task] + self.shift[task], torch.arange(len(task)))
+
+    def plan(self) -> StagePlan:
+        """Return the plan: head t for task t."""
+        widths = [self.group_widths[int(number)] for number in self.group]
+        return StagePlan(
+            name=self.name,
+            kind=self.kind,
+            trained_blocks=self.tasks,
+            blocks=tuple(
+                BlockPlan(name=f"{self.name}/{task}", source=task, parameters=(self.size + 1) * width)
+                for task, width in enumerate(widths)
+            ),
+            uses=tuple((task,) for task in range(self.tasks)),
+            weights=tuple((1.0,) for _ in range(self.tasks)),
+        )
+
+    def frozen_bank(self) -> FrozenBank:
+        """Return each task's weight ``[D, C]`` and bias ``[C]``, the targets' scale folded in."""
+        tensors = []
+        for task in range(self.tasks):
+            number, member = int(self.group[task]), int(self.member[task])
+            width = self.group_widths[number]
+            scale, shift = self.scale[task, :width], self.shift[task, :width]
+            tensors.append(
+                {
+                    "weight": (self.weights[number][member].detach() * scale).clone(),
+                    "bias": (self.biases[number][member].detach() * scale + shift).clone(),
+                }
+            )
+        return FrozenBank(template=LinearHead(self.size, self.width).eval(), tensors=tuple(tensors))

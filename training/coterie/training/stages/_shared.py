@@ -1,0 +1,47 @@
+"""The two ends of sharing: one block for all tasks, and one block for each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from coterie.runtime.plan import StagePlan
+from coterie.training.dispatch import State, distinct_pairs
+from coterie.training.stages._base import BankStage, Draw, plan_of
+
+
+class HardStage(BankStage):
+    """Hard parameter sharing (Caruana 1993): every task uses the one block, which runs once for each state."""
+
+    kind = "hard"
+
+    def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
+        """Run the block on the states ``[S, ...]``; questions go on reading where they did."""
+        return State(self.bank.run(state.values, torch.zeros_like(state.position)), state.position)
+
+    def plan(self) -> StagePlan:
+        """Return the plan: block 0 for everybody."""
+        return plan_of(self, [[0]] * self.tasks)
+
+
+class SpecificStage(BankStage):
+    """A task-specific layer: task t uses block t."""
+
+    kind = "specific"
+
+    def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
+        """Run each question's own block, ``[S, ...] -> [P, ...]``."""
+        return run_assigned(self, state, task)
+
+    def plan(self) -> StagePlan:
+        """Return the plan: block t for task t."""
+        return plan_of(self, [[task] for task in range(self.tasks)])
+
+
+def run_assigned(
+    stage: BankStage, state: State, block: Tensor, weights: dict[str, Tensor] | None = None
+) -> State:
+    """Run the one block ``[B]`` of each question, once for each distinct state; the questions read the results."""
+    pairs = distinct_pairs(block, state.position, len(state.values))
+    values = stage.bank.run(state.values[pairs.state], pairs.block, weights)
+    return State(values, pairs.index)
