@@ -112,6 +112,12 @@ def test_graphs_hold_no_weights_and_compute_no_constants(exported: Get, name: st
 
 
 @pytest.mark.parametrize("name", list(MODELS))
+def test_a_task_graph_takes_kilobytes(exported: Get, name: str) -> None:
+    bundle = exported(name)
+    assert all((bundle.folder / entry.graph).stat().st_size < 10_000 for entry in bundle.manifest.tasks)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
 def test_no_file_names_the_machine_it_was_made_on(exported: Get, name: str) -> None:
     folder = exported(name).folder
     for path in folder.iterdir():

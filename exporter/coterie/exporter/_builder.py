@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import (
-    ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
     RemoveUnusedNodesPass,
 )
@@ -153,12 +152,9 @@ class GraphBuilder:
             opset_imports={"": OPSET},
         )
         model = ir.Model(graph, ir_version=IR_VERSION, producer_name="coterie")
-        for a_pass in (
-            CommonSubexpressionEliminationPass(),
-            RemoveUnusedNodesPass(),
-            ClearMetadataAndDocStringPass(),
-        ):
-            a_pass(model)
+        # Copied nodes leave their metadata behind, so there is none to clear.
+        CommonSubexpressionEliminationPass()(model)
+        RemoveUnusedNodesPass()(model)
         return model
 
     def _add(self, node: ir.Node, name: str = "") -> ir.Node:

@@ -72,7 +72,7 @@ def _mix(
     shape: StateShape,
     task: ir.Value,
 ) -> ir.Value:
-    """Return each question's blocks' results ``[B, k, ...]`` (``[B, ...]`` for k = 1), weighted and summed."""
+    """Return each question's blocks' results ``[B, k, ...]`` (``[B, ...]`` for k = 1), mixed."""
     tasks, most = mixture.shape
     if most > 1 and len(shape.dims) == 1:
         own = builder.op("Gather", builder.constant(mixture.reshape(tasks, 1, most), "mixture"), task, axis=0)

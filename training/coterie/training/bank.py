@@ -50,6 +50,10 @@ class Bank(nn.Module):
         """Number of weights of one block."""
         return sum(weight[0].numel() for weight in self.weights.values())
 
+    def rates(self) -> dict[int, float]:
+        """Return the factors of learning rates that the architecture asks for, by the parameters' ids."""
+        return {id(self.weights[name.replace(".", _DOT)]): factor for name, factor in self.template.rates.items()}
+
     def flat(self) -> Tensor:
         """Return every block's weights as one row, ``[B, P]``, without their gradients."""
         return torch.cat([weight.detach().flatten(1) for weight in self.weights.values()], dim=1)

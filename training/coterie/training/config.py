@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coterie.training.blocks import AnyBlockConfig
 from coterie.training.data import DataConfig
-from coterie.training.stages import ClusterMode
+from coterie.training.stages import ClusterMode, MixtureInit
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -75,6 +75,12 @@ class GatedConfig(_StageConfig):
     """Number of experts, M."""
     density_penalty: NotNegative = 0.01
     """lambda: the price of one more expert for a task, in units of loss."""
+    density_warmup: Annotated[int, Field(ge=0)] = 0
+    """Epochs over which the price rises from nothing to lambda: experts specialise before gates close."""
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """p_i(t) at the start; 0.5 is a logit of 0, as in the paper."""
+    mixture: MixtureInit = "gaussian"
+    """w(t) at the start: standard Gaussian, as in the paper; 1 for all; or the mean of the experts drawn."""
     gates: Literal["learned", "all"] = "learned"
     """``all`` takes every expert always: the ungated mixture of section 4.1."""
 
@@ -89,6 +95,8 @@ class HeadConfig(_Frozen):
     weight_decay: NotNegative | None = None
     alike: bool = True
     """Whether equally wide heads start from the same weights."""
+    init_scale: Positive = 1.0
+    """Multiplies the initial weights."""
 
 
 class ModelConfig(_Frozen):
@@ -108,6 +116,8 @@ class TrainerConfig(_Frozen):
     """Inputs in a batch; each comes with all questions asked about it."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Positive = 1e-3
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How all learning rates go on: as they are, or down to nothing at the last batch."""
     gate_lr: Positive = 1e-2
     """Learning rate of the gates' logits."""
     weight_decay: NotNegative = 0.0

@@ -140,7 +140,7 @@ def build_model(
                 "the stages do not fit together",
                 [f"model.head: the heads take vectors (D,), but the last stage's output is {shape}"],
             )
-        stages.append(HeadStage("head", shape.dims[0], tasks, alike=config.head.alike))
+        stages.append(HeadStage("head", shape.dims[0], tasks, alike=config.head.alike, init_scale=config.head.init_scale))
     return MultiTaskModel(input, tasks, stages)
 
 
@@ -182,7 +182,16 @@ def _build_stage(config: AnyStageConfig, name: str, tasks: int, make: Callable[[
     if isinstance(config, GatedConfig):
         bank = Bank(make, config.experts)
         gated = config.gates == "learned"
-        return GatedStage(name, tasks, bank, density_penalty=config.density_penalty, gated=gated)
+        return GatedStage(
+            name,
+            tasks,
+            bank,
+            density_penalty=config.density_penalty,
+            density_warmup=config.density_warmup,
+            probability=config.probability,
+            mixture=config.mixture,
+            gated=gated,
+        )
     if isinstance(config, SpecificConfig):
         return SpecificStage(name, tasks, Bank(make, tasks, alike=config.alike))
     return HardStage(name, tasks, Bank(make, 1))

@@ -9,6 +9,7 @@
       checkpoints/            the newest two, to resume from
       best.safetensors        the best weights on dev
       plan.json               the sharing plan they freeze to
+      samples.safetensors     some inputs of the dev split, for an export to be checked with
       metrics.json            what the frozen model scores on dev and test
       plots/                  assignments, gate probabilities, task correlation
 """
@@ -20,9 +21,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from coterie.runtime.errors import CheckpointError, TrainingError
 from coterie.runtime.manifest import TensorSpec, TextSpec
@@ -36,6 +42,7 @@ from coterie.training.data import Dataset, load_data
 from coterie.training.evaluate import Scores, evaluate
 from coterie.training.first import first_block, first_block_of, target_scale
 from coterie.training.losses import QuestionLoss
+from coterie.training.metrics import PRIMARY
 from coterie.training.model import MultiTaskModel, build_model
 from coterie.training.plots import save_plots
 from coterie.training.progress import Watcher
@@ -45,7 +52,9 @@ CONFIG = "config.yaml"
 DATA = "data.json"
 TOKENIZER = "tokenizer.json"
 PLAN = "plan.json"
+SAMPLES = "samples.safetensors"
 METRICS = "metrics.json"
+_SAMPLES = 256
 
 
 class RunData(BaseModel):
@@ -83,6 +92,24 @@ class Run:
     data: RunData
     model: MultiTaskModel
     metrics: dict[str, dict[str, dict[str, float]]]
+
+    def mean_metric(self, split: str) -> float:
+        """Return the mean over tasks of the primary metric on a split (accuracy, area under ROC, R2)."""
+        primary = [PRIMARY[task.kind] for task in self.data.tasks]
+        scores = [self.metrics[split][task.name].get(name) for task, name in zip(self.data.tasks, primary, strict=True)]
+        known = [score for score in scores if score is not None]
+        return sum(known) / len(known) if known else 0.0
+
+    def samples(self) -> npt.NDArray[Any]:
+        """Return some inputs of the dev split, ``[n, ...]``.
+
+        Raises:
+            CheckpointError: If the run folder has lost them.
+        """
+        try:
+            return load_file(self.folder / SAMPLES)["inputs"]
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{SAMPLES} of {self.folder} is missing or damaged: train the run again") from error
 
     @property
     def tokenizer(self) -> Path | None:
@@ -174,6 +201,9 @@ def _finish(config: RunConfig, folder: Path, data: RunData, dataset: Dataset, fi
         if name != "train"
     }
     metrics = {name: each.tasks for name, each in scores.items()}
+    inputs = dataset.splits["dev"].inputs
+    chosen = np.arange(0, len(inputs), max(1, -(-len(inputs) // _SAMPLES)))
+    save_file({"inputs": np.ascontiguousarray(inputs.batch(chosen))}, folder / SAMPLES)
     (folder / PLAN).write_text(model.plan().model_dump_json(indent=1), encoding="utf-8")
     save_plots(folder, model)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")

@@ -24,7 +24,7 @@ from coterie.training.history import History
 from coterie.training.losses import QuestionLoss
 from coterie.training.model import MultiTaskModel
 from coterie.training.moments import Moments
-from coterie.training.optimise import make_optimizer
+from coterie.training.optimise import make_optimizer, set_rates
 from coterie.training.progress import Watcher
 from coterie.training.stages import Draw
 
@@ -95,7 +95,7 @@ class Trainer:
     def _epoch(self, epoch: int) -> dict[str, Any]:
         began = time.perf_counter()
         self.model.train()
-        for stage in self.model.cluster_stages():
+        for stage in self.model.each_stage():
             stage.begin_epoch(epoch, self._moments)
         shuffle = np.random.default_rng([self.config.seed, epoch])
         losses, questions = 0.0, 0
@@ -140,22 +140,28 @@ class Trainer:
         if draw.log_probability.requires_grad:
             gates = draw.log_probability.reshape(samples, -1)
             objective = objective + surrogate(losses, gates, weight, batch.task, self._baseline)
-        if not math.isfinite(float(objective)):
+        if not bool(torch.isfinite(objective)):
             raise TrainingError(
-                f"the loss is {float(objective)} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, set "
+                f"the loss is {objective.item()} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, set "
                 "trainer.gradient_clip, or look for extreme values in the data"
             )
         self._optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
         if self.config.trainer.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.gradient_clip)
+        set_rates(self._optimizer, self.config.trainer, self._done_share(epoch, step))
         self._optimizer.step()
-        for stage in self.model.cluster_stages():
+        for stage in self.model.each_stage():
             stage.after_step(epoch, step, self._moments)
         gated = self.model.gated_stages()
         density = sum(stage.report()["density"] for stage in gated) / len(gated) if gated else None
-        self._watcher.batch(loss=float(loss), density=density)
-        return float(loss)
+        self._watcher.batch(loss=loss.item(), density=density)
+        return loss.item()
+
+    def _done_share(self, epoch: int, step: int) -> float:
+        """Return how much of the training is done, 0 to 1."""
+        settings = self.config.trainer
+        return (epoch + step / self._train.number(settings.batch_size)) / settings.epochs
 
     def _stage_reports(self) -> dict[str, dict[str, float]]:
         reports: dict[str, dict[str, float]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +18,12 @@ class Block(nn.Module, ABC):
 
     A row's result must depend on that row alone, so that rows of several requests can be mixed; there is no
     batch normalisation.
+
+    Attributes:
+        rates: Learning rates of some parameters by name, in multiples of the stage's.
     """
+
+    rates: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError
+from coterie.training.blocks._activations import Activation, activation_module
 from coterie.training.blocks._base import Block, BlockConfig
 from coterie.training.blocks._linear import Rate, Width
 from coterie.training.blocks._shapes import InputShape
 
-_PRIMES = (1_000_003, 998_244_353, 754_974_721)
+_PRIMES = (1_000_003, 7_919, 104_729)
 
 
 class NgramBagConfig(BlockConfig):
@@ -26,6 +27,11 @@ class NgramBagConfig(BlockConfig):
     """Longest n-gram."""
     buckets: Annotated[int, Field(ge=1)] = 1 << 18
     """Number of rows that the n-grams of two and more words are hashed to."""
+    weighted: bool = True
+    """Whether each n-gram also has a learned weight; it begins at 1."""
+    weight_rate: Annotated[float, Field(gt=0)] = 6.0
+    """Learning rate of those weights, in multiples of the stage's."""
+    activation: Activation = "tanh"
     token_dropout: Rate = 0.0
     """Share of the n-grams left out while training."""
     dropout: Rate = 0.0
@@ -37,7 +43,11 @@ class NgramBagConfig(BlockConfig):
 
 
 class NgramBag(Block):
-    """Token ids ``[R, L]`` (0 is padding) ``-> [R, D]``: the n-grams' embeddings, summed, over root of count."""
+    """Token ids ``[R, L]`` (0 is padding) ``-> [R, D]``.
+
+    With an embedding e_g and a weight v_g for every n-gram g of a text: act(sum v_g e_g / |v| + c), where |v| is
+    the Euclidean norm over the text's n-grams, so that long texts and short ones have states of one size.
+    """
 
     def __init__(self, config: NgramBagConfig, shape: InputShape) -> None:
         super().__init__()
@@ -48,18 +58,23 @@ class NgramBag(Block):
         self.buckets = config.buckets
         self.token_dropout = config.token_dropout
         rows = self.vocabulary + (config.buckets if config.ngrams > 1 else 0)
-        self.weight = nn.Parameter(torch.randn(rows, config.width) * 0.05)
+        self.embedding = nn.Parameter(torch.randn(rows, config.width) * 0.01)
+        self.bias = nn.Parameter(torch.zeros(config.width))
+        if config.weighted:
+            self.weight = nn.Parameter(torch.ones(rows))
+            self.rates = {"weight": config.weight_rate}
+        self.weighted = config.weighted
+        self.activation = activation_module(config.activation)
         self.dropout = nn.Dropout(config.dropout)
 
     def _ids(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the n-grams' ids and whether each is one, both ``[R, about n * L]``."""
+        """Return the n-grams' ids and whether each is one, both ``[R, n * L]``."""
         ids, present = [tokens], [tokens > 0]
+        length = tokens.shape[1]
         for size in range(2, self.ngrams + 1):
             # Padding by the n-gram's reach on the right keeps any length legal, and adds no n-gram.
             padded = nn.functional.pad(tokens, (0, size - 1))
-            length = tokens.shape[1]
-            hashed = tokens * _PRIMES[0]
-            whole = tokens > 0
+            hashed, whole = tokens * _PRIMES[0], tokens > 0
             for step in range(1, size):
                 word = padded[:, step : step + length]
                 hashed = hashed + word * _PRIMES[step]
@@ -73,8 +88,10 @@ class NgramBag(Block):
         ids, present = self._ids(tokens)
         if self.training and self.token_dropout > 0:
             present = present & (torch.rand(present.shape) >= self.token_dropout)
-        mask = present.to(self.weight.dtype)
-        summed = torch.matmul(mask.unsqueeze(1), nn.functional.embedding(ids, self.weight)).squeeze(1)
-        count = mask.sum(dim=1, keepdim=True).clamp(min=1.0)
-        result: Tensor = self.dropout(summed / count.sqrt())
+        weight = present.to(self.embedding.dtype)
+        if self.weighted:
+            weight = weight * self.weight[ids]
+        summed = torch.matmul(weight.unsqueeze(1), nn.functional.embedding(ids, self.embedding)).squeeze(1)
+        norm = (weight * weight).sum(dim=1, keepdim=True).clamp(min=1e-6).sqrt()
+        result: Tensor = self.dropout(self.activation(summed / norm + self.bias))
         return result

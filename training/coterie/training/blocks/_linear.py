@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from coterie.runtime.errors import ConfigError
 from coterie.training.blocks._activations import Activation, activation_module
 from coterie.training.blocks._base import Block, BlockConfig
 from coterie.training.blocks._shapes import InputShape
@@ -27,6 +28,8 @@ class LinearConfig(BlockConfig):
     """Share of the outputs set to zero while training."""
     residual: bool = False
     """Add the input to the output; needs width = input size."""
+    init_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies the initial weights; with ``residual`` a small one starts near the identity."""
 
     def build(self, shape: InputShape) -> Linear:
         """Make the layer for vectors ``(D,)``."""
@@ -40,6 +43,9 @@ class Linear(Block):
         super().__init__()
         size = InputShape(dims=shape).vector("linear")
         self.layer = nn.Linear(size, config.width)
+        with torch.no_grad():
+            for parameter in self.layer.parameters():
+                parameter *= config.init_scale
         self.activation = activation_module(config.activation)
         self.dropout = nn.Dropout(config.dropout)
         self.residual = _check_residual(config.residual, size, config.width)
@@ -101,8 +107,6 @@ class LinearHead(Block):
 
 
 def _check_residual(residual: bool, size: int, width: int) -> bool:
-    from coterie.runtime.errors import ConfigError
-
     if residual and size != width:
         raise ConfigError(f"a residual linear block keeps its size: its width is {width}, its input {size}")
     return residual

@@ -2,7 +2,7 @@
 
 from coterie.training.stages._base import BankStage, Draw, Stage
 from coterie.training.stages._cluster import ClusterMode, ClusterStage
-from coterie.training.stages._gated import GatedStage
+from coterie.training.stages._gated import GatedStage, MixtureInit
 from coterie.training.stages._head import HeadStage
 from coterie.training.stages._shared import HardStage, SpecificStage
 
@@ -14,6 +14,7 @@ __all__ = [
     "GatedStage",
     "HardStage",
     "HeadStage",
+    "MixtureInit",
     "SpecificStage",
     "Stage",
 ]

@@ -14,6 +14,7 @@ from coterie.runtime.plan import BlockPlan, StageKind, StagePlan
 from coterie.training.bank import Bank
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenBank
+from coterie.training.moments import Moments
 
 
 @dataclass
@@ -55,6 +56,12 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def frozen_bank(self) -> FrozenBank:
         """Return the used blocks' tensors, in the plan's order."""
+
+    def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: B027
+        """Do what is due before the batches of ``epoch``, counted from 0."""
+
+    def after_step(self, epoch: int, step: int, moments: Moments) -> None:  # noqa: B027
+        """Do what is due after an update of the weights."""
 
     def penalty(self) -> Tensor:
         """Return what this stage adds to the loss, a scalar."""

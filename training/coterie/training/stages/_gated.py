@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.dispatch import State, distinct_pairs
+from coterie.training.moments import Moments
 from coterie.training.stages._base import BankStage, Draw, plan_of
+
+MixtureInit = Literal["gaussian", "ones", "mean"]
 
 
 class GatedStage(BankStage):
@@ -20,19 +26,39 @@ class GatedStage(BankStage):
 
     Attributes:
         density_penalty: lambda, multiplies the mean over tasks of k(t) in the loss.
+        density_warmup: Epochs over which that price rises from 0.
         gated: False takes all experts always: the ungated mixture of section 4.1.
     """
 
     kind = "gated"
 
     def __init__(
-        self, name: str, tasks: int, bank: Bank, *, density_penalty: float = 0.0, gated: bool = True
+        self,
+        name: str,
+        tasks: int,
+        bank: Bank,
+        *,
+        density_penalty: float = 0.0,
+        density_warmup: int = 0,
+        probability: float = 0.5,
+        mixture: MixtureInit = "gaussian",
+        gated: bool = True,
     ) -> None:
         super().__init__(name, tasks, bank)
         self.density_penalty = density_penalty
+        self.density_warmup = density_warmup
         self.gated = gated
-        self.logits = nn.Parameter(torch.zeros(tasks, bank.blocks), requires_grad=gated)
-        self.mixture = nn.Parameter(torch.randn(tasks, bank.blocks))
+        shape = (tasks, bank.blocks)
+        logit = math.log(probability / (1 - probability))
+        self.logits = nn.Parameter(torch.full(shape, logit), requires_grad=gated)
+        uniform = 1.0 if mixture == "ones" else 1.0 / (bank.blocks * probability)
+        self.mixture = nn.Parameter(torch.randn(shape) if mixture == "gaussian" else torch.full(shape, uniform))
+        self._price = 0.0 if density_warmup else density_penalty
+
+    def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: ARG002
+        """Raise the price of an expert, up to lambda after ``density_warmup`` epochs."""
+        share = min(1.0, epoch / self.density_warmup) if self.density_warmup else 1.0
+        self._price = share * self.density_penalty
 
     def probabilities(self) -> Tensor:
         """Return p, ``[N, M]``."""
@@ -67,9 +93,9 @@ class GatedStage(BankStage):
 
     def penalty(self) -> Tensor:
         """Return lambda times the mean over tasks of k(t)."""
-        if not self.gated or self.density_penalty == 0:
+        if not self.gated or self._price == 0:
             return torch.zeros(())
-        return self.density_penalty * self.probabilities().sum(dim=1).mean()
+        return self._price * self.probabilities().sum(dim=1).mean()
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """Return the gate logits."""

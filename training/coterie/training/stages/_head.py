@@ -30,7 +30,9 @@ class HeadStage(Stage):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, name: str, size: int, tasks: Sequence[TaskSpec], *, alike: bool = False) -> None:
+    def __init__(
+        self, name: str, size: int, tasks: Sequence[TaskSpec], *, alike: bool = False, init_scale: float = 1.0
+    ) -> None:
         super().__init__(name, len(tasks))
         self.size = size
         widths = [task.width for task in tasks]
@@ -44,8 +46,8 @@ class HeadStage(Stage):
             heads = [LinearHead(size, width) for _ in members[: 1 if alike else None]] * (
                 len(members) if alike else 1
             )
-            self.weights.append(nn.Parameter(torch.stack([head.weight.detach() for head in heads])))
-            self.biases.append(nn.Parameter(torch.stack([head.bias.detach() for head in heads])))
+            self.weights.append(nn.Parameter(torch.stack([head.weight.detach() * init_scale for head in heads])))
+            self.biases.append(nn.Parameter(torch.stack([head.bias.detach() * init_scale for head in heads])))
             group[members] = number
             member[members] = torch.arange(len(members))
         self.register_buffer("group", group, persistent=False)

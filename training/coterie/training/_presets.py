@@ -1,0 +1,72 @@
+"""Where a configuration comes from: a preset that ships with coterie, or the user's own YAML file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coterie.runtime.errors import ConfigError
+from coterie.training._load_config import check_config, read_yaml
+from coterie.training.config import RunConfig
+from coterie.training.data import resolve_paths
+
+_FOLDER = Path(__file__).parent / "presets"
+
+
+def list_presets() -> dict[str, str]:
+    """Return each preset's name and the first comment of its file."""
+    return {
+        path.stem: path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        for path in sorted(_FOLDER.glob("*.yaml"))
+    }
+
+
+def load_run_config(
+    source: str | Path, *, data: Path | None = None, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read a configuration.
+
+    Args:
+        source: A preset's name, or a YAML file; a file's relative data paths start from its folder.
+        data: A YAML file that takes the place of the configuration's ``data``.
+        overrides: ``trainer.epochs=5`` or ``--trainer.epochs 5``; relative paths start from the current folder.
+
+    Raises:
+        ConfigError: Lists every mistake with its path.
+    """
+    path = _find(source)
+    raw, mistakes = read_yaml(path)
+    if isinstance(raw.get("data"), dict):
+        raw["data"] = resolve_paths(raw["data"], path.parent)
+    if data is not None:
+        described, more = read_yaml(data)
+        raw["data"] = resolve_paths(described, data.parent)
+        mistakes = [*mistakes, *more]
+    title = f"the configuration {path.stem} has mistakes"
+    if "data" not in raw and not any("data" in override for override in overrides):
+        raise ConfigError(title, ["data: it says on what to train; give --data FILE.yaml (see docs/data.md)"])
+    config: RunConfig = check_config(RunConfig, raw, title=title, mistakes=mistakes, overrides=overrides)
+    return config
+
+
+def _find(source: str | Path) -> Path:
+    preset = _FOLDER / f"{source}.yaml"
+    if isinstance(source, str) and preset.is_file():
+        return preset
+    path = Path(source)
+    if path.is_file():
+        return path
+    names = sorted(list_presets())
+    close = difflib.get_close_matches(str(source), names, n=1)
+    hint = f": did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(
+        f"{source} is neither a preset nor a file{hint}", [f"the presets are {', '.join(names)}", "or give a YAML file"]
+    )
+
+
+def preset_text(name: str) -> dict[str, Any]:
+    """Return a preset as it is written, for a program that builds on it."""
+    raw, _ = read_yaml(_find(name))
+    return raw
