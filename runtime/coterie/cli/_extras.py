@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coterie.runtime.errors import MissingExtraError
-
 _PART_OF = {
-    "serve": ("bentoml", "grpc", "grpc_health", "grpc_reflection", "google", "starlette", "uvloop", "httptools"),
+    "serve": (
+        "bentoml",
+        "grpc",
+        "grpc_health",
+        "grpc_reflection",
+        "google",
+        "prometheus_client",
+        "starlette",
+        "uvloop",
+        "httptools",
+    ),
     "train": ("torch", "sklearn", "scipy", "pyarrow", "yaml", "safetensors", "tensorboard", "matplotlib"),
     "export": ("onnx", "onnx_ir", "onnxscript", "jinja2"),
 }
@@ -24,4 +32,6 @@ def extra(name: str, purpose: str) -> Iterator[None]:
         known = {module for modules in _PART_OF.values() for module in modules} | {"coterie"}
         if missing not in known:
             raise
+        from coterie.runtime.errors import MissingExtraError
+
         raise MissingExtraError(name, purpose) from error

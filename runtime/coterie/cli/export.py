@@ -8,50 +8,72 @@ from typing import Annotated
 import typer
 
 from coterie.cli._extras import extra
-from coterie.runtime.manifest import MANIFEST
+
+EXAMPLES = (
+    "Examples:\n\n"
+    "$ coterie export runs/digits\n\n"
+    "$ coterie export runs/digits bundles/release-3\n\n"
+    "$ coterie export runs/digits --overwrite\n\n"
+    "$ coterie export bundles/digits --standalone is_seven -o seven.onnx"
+)
 
 
-def export(
-    source: Annotated[Path, typer.Argument(help="A run folder; for --standalone also a bundle.")],
+def export(  # noqa: PLR0917 - typer passes them by name
+    source: Annotated[Path, typer.Argument(help="A run folder; with --standalone a bundle will do too.")],
     bundle: Annotated[
-        Path | None, typer.Argument(help="Where the bundle goes; [dim]bundles/NAME[/] when not given.")
+        Path | None, typer.Argument(help="Where the bundle goes; bundles/NAME when not given.")
     ] = None,
     standalone: Annotated[
         str | None, typer.Option(metavar="TASK", help="Write one self-contained .onnx for this task instead.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for --standalone; [dim]TASK.onnx[/] when not given.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="For --standalone; TASK.onnx when not given."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Largest difference of a score from torch's; more fails the export.")
+        float, typer.Option(min=0, help="Largest difference of a score from torch's; more fails the export.")
     ] = 1e-4,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Freeze a run into a bundle: a graph for each task, the router graph, one weight file, a report.
 
-    Every graph is checked against the torch model on real inputs before the bundle appears.
+    Only blocks that some task uses are in it. Every graph is checked against the torch model on real inputs
+    before the bundle appears; a difference above the tolerance fails the export, and nothing is written.
+
+    With --standalone one task becomes a single file that any ONNX Runtime loads, in any language.
     """
+    from coterie.cli._folders import kind_of
+    from coterie.runtime.errors import ExportError
+
+    kind = kind_of(source)
+    if standalone is None:
+        if output is not None:
+            raise typer.BadParameter("--output is for --standalone; a bundle's folder is the second argument")
+        if kind == "bundle":
+            raise ExportError(f"{source} is a bundle already: give a run folder, or --standalone TASK")
+        _export_bundle(source, bundle, tolerance, overwrite)
+        return
+    if bundle is not None:
+        raise typer.BadParameter(
+            "--standalone writes a file: give it with --output, not as the second argument"
+        )
+    file = output or Path(f"{standalone.replace('/', '_')}.onnx")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _export_standalone(source, standalone, file, tolerance, is_run=kind == "run")
+    typer.echo(f"{file}: {file.stat().st_size / 1024:.1f} KiB, needs no other file")
+
+
+def _export_bundle(source: Path, bundle: Path | None, tolerance: float, overwrite: bool) -> None:
+    if bundle is not None:
+        _check_free(bundle, overwrite)
     with extra("export", "coterie export"):
-        from coterie.exporter import export_run, export_standalone
+        from coterie.exporter import export_run
         from coterie.training import load_run
 
-    is_bundle = (source / MANIFEST).is_file()
-    if standalone is not None:
-        file = output or Path(f"{standalone}.onnx")
-        if is_bundle:
-            export_standalone(source, standalone, file)
-        else:
-            from tempfile import TemporaryDirectory
-
-            with TemporaryDirectory() as folder:
-                export_run(load_run(source), Path(folder) / "bundle", tolerance=tolerance, on_progress=_say)
-                export_standalone(Path(folder) / "bundle", standalone, file)
-        typer.echo(f"{file}: {file.stat().st_size / 1024:.1f} KiB, needs no other file")
-        return
-    if is_bundle:
-        raise typer.BadParameter(f"{source} is a bundle already; give a run folder, or --standalone TASK")
     run = load_run(source)
     destination = bundle or Path("bundles") / run.config.name
+    _check_free(destination, overwrite)
+    destination.absolute().parent.mkdir(parents=True, exist_ok=True)
     manifest = export_run(run, destination, tolerance=tolerance, overwrite=overwrite, on_progress=_say)
     total = sum(entry.length for entry in manifest.files.values())
     typer.echo(
@@ -59,6 +81,33 @@ def export(
         f"{manifest.parity.max_abs_error:.1e}"
     )
     typer.echo(f"next: coterie inspect {destination}; coterie serve {destination}")
+
+
+def _export_standalone(source: Path, task: str, file: Path, tolerance: float, *, is_run: bool) -> None:
+    from tempfile import TemporaryDirectory
+
+    with extra("export", "coterie export"):
+        from coterie.exporter import export_run, export_standalone
+        from coterie.training import load_run
+
+    if not is_run:
+        export_standalone(source, task, file)
+        return
+    with TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        export_run(load_run(source), bundle, tolerance=tolerance, on_progress=_say)
+        export_standalone(bundle, task, file)
+
+
+def _check_free(destination: Path, overwrite: bool) -> None:
+    """Say what to do about a bundle that is there, before minutes are spent on a new one."""
+    from coterie.runtime.errors import ExportError
+    from coterie.runtime.manifest import MANIFEST
+
+    if not overwrite and (destination / MANIFEST).is_file():
+        raise ExportError(
+            f"{destination} holds a bundle already: give --overwrite to replace it, or another folder"
+        )
 
 
 def _say(line: str) -> None:

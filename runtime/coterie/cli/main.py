@@ -2,45 +2,96 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable, Sequence
+from inspect import cleandoc
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
 from coterie.cli import demo, export, inspect, predict, presets, serve, train
-from coterie.runtime.errors import CoterieError
+from coterie.cli._overridable import Overridable
+
+MISTAKE = 2
+"""Exit code when the user has to change something."""
+
+
+class _Commands(TyperGroup):
+    """Tells a mistake of the user's in words, without a stack trace."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            # Imported here: a help text needs none of the runtime.
+            from coterie.runtime.errors import CoterieError
+
+            if not isinstance(error, CoterieError):
+                raise
+            typer.secho("error: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
+            typer.echo(str(error), err=True)
+            raise typer.Exit(MISTAKE) from error
+
 
 app = typer.Typer(
     name="coterie",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Train, export and serve clustered multi-task models.\n\n"
-    "The usual way: [bold]coterie train[/] a run, [bold]coterie export[/] it to a bundle, [bold]coterie "
-    "inspect[/] who shares with whom, [bold]coterie serve[/] it over HTTP and gRPC.",
+    epilog="The usual way:\n\n"
+    "$ coterie train digits\n\n$ coterie export runs/digits\n\n$ coterie inspect bundles/digits\n\n"
+    "$ coterie serve bundles/digits\n\n"
+    "Each command has its own help and examples: coterie train --help. All of it at once: coterie demo.",
 )
-_OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
-app.command("train", context_settings=_OVERRIDES)(train.train)
-app.command("presets")(presets.presets)
-app.command("export")(export.export)
-app.command("inspect")(inspect.inspect)
-app.command("predict")(predict.predict)
-app.command("serve")(serve.serve)
-app.command("demo")(demo.demo)
 
 
-def run() -> None:
-    """Run the command; a mistake of the user's is told in words, without a stack trace."""
+def _help_of(function: Callable[..., None]) -> str:
+    """Return the docstring with each paragraph on one line: the terminal's width decides where it breaks."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(function.__doc__ or ""))
+
+
+for _module in (train, presets, export, inspect, predict, serve, demo):
+    _name = _module.__name__.rpartition(".")[2]
+    _function = getattr(_module, _name)
+    app.command(
+        _name,
+        cls=Overridable if _module is train else TyperCommand,
+        help=_help_of(_function),
+        epilog=_module.EXAMPLES,
+        no_args_is_help=_module not in (presets, demo),
+    )(_function)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("coterie"))
+        raise typer.Exit
+
+
+def coterie(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train, export and serve clustered multi-task models.
+
+    A model learns which of its tasks share which weights. An export freezes that into a bundle: a folder of
+    ONNX graphs over one weight file. A server answers for every task from it, over HTTP and gRPC.
+    """
+
+
+app.callback(help=_help_of(coterie))(coterie)
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process: 0 well, 1 a check failed, 2 a mistake to correct."""
     try:
-        app()
-    except CoterieError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_plain(str(error))}", highlight=False)
-        sys.exit(2)
+        app(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _plain(text: str) -> str:
-    """Keep square brackets in a message from being read as markup."""
-    return text.replace("[", r"\[")

@@ -10,21 +10,43 @@ import typer
 
 from coterie.cli._extras import extra
 
+EXAMPLES = (
+    "Examples:\n\n"
+    "$ coterie serve bundles/digits\n\n"
+    "$ coterie serve bundles/digits --host 0.0.0.0 --http-port 8000 --grpc-port 8001 --threads 1\n\n"
+    "$ curl localhost:3000/tasks\n\n"
+    '$ curl localhost:3000/ask --json \'{"inputs": ["a fine book"]}\''
+)
 
-def serve(
+
+def serve(  # noqa: PLR0917 - typer passes them by name
     bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(help="Port for HTTP.")] = 3000,
-    grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 serves none.")] = 3001,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP.")] = 3000,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 serves none.")] = 3001,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Threads that one run of the engine may use, in each worker.",
+            show_default="one a core",
+        ),
+    ] = None,
 ) -> None:
     """Serve every task of a bundle over HTTP and gRPC from one process.
 
     Both speak the Open Inference Protocol v2: each task is a model, and the model "router" answers for many
     tasks at once. tritonclient, KServe clients and anything that speaks to Triton work unmodified. HTTP also
-    has typed JSON endpoints, documented at /, health at /livez and /readyz, and Prometheus metrics at /metrics.
+    has typed JSON endpoints (/predict, /ask, /tasks; documented at /), health at /livez and /readyz, and
+    Prometheus metrics at /metrics. Ctrl-C or SIGTERM stops it, after the requests it has accepted.
     """
+    from coterie.cli._folders import check_bundle
+
+    check_bundle(bundle)
     with extra("serve", "coterie serve"):
         from coterie.runtime.serving import serve as start
 
-    sys.exit(start(bundle, host=host, http_port=http_port, grpc_port=grpc_port, workers=workers))
+    sys.exit(
+        start(bundle, host=host, http_port=http_port, grpc_port=grpc_port, workers=workers, threads=threads)
+    )

@@ -9,24 +9,38 @@ import typer
 
 from coterie.cli._extras import extra
 
+EXAMPLES = (
+    "Examples:\n\n"
+    "$ coterie train digits\n\n"
+    "$ coterie train digits --trainer.epochs 5 --seed 3 --run runs/short\n\n"
+    "$ coterie train text --data reviews.yaml\n\n"
+    "$ coterie train text --data reviews.yaml --data.path other.parquet model.stages.1.experts=8\n\n"
+    "$ coterie train my-model.yaml"
+)
+
 
 def train(
     ctx: typer.Context,
-    config: Annotated[str, typer.Argument(help="A preset's name (see [bold]coterie presets[/]) or a YAML file.")],
+    config: Annotated[
+        str, typer.Argument(help="A preset's name (coterie presets lists them) or a YAML file.")
+    ],
     data: Annotated[
         Path | None,
-        typer.Option(help="A YAML file that says which column of your table is what; see docs/data.md."),
+        typer.Option(metavar="FILE", help="A YAML file that says which column of your table is what."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="The run folder; [dim]runs/NAME[/] when not given. Resumes if it is there.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The run folder; runs/NAME when not given. A training in it is resumed."
+        ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but the result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")] = False,
 ) -> None:
     """Train a model, or go on with an interrupted training in the same run folder.
 
-    Every setting of the YAML file can be given here by the same name:
-
-        coterie train digits --trainer.epochs 5 --seed 3 --model.stages.1.experts 8
+    Every setting of the YAML file can be given here under the same name, as --trainer.epochs 5 or
+    trainer.epochs=5; an element of a list by its number from 0, as --model.stages.2.clusters 4. Relative
+    paths given here start from the current folder, those in a YAML file from the file's own.
 
     The run folder then holds the configuration, the best weights, the history (JSON lines and TensorBoard
     events), the sharing plan, the metrics on dev and test, and plots of who shares with whom.
@@ -39,6 +53,7 @@ def train(
     folder = run or Path("runs") / settings.name
     finished = start(settings, folder, watcher=Watcher() if quiet else ConsoleWatcher())
     for split in finished.metrics:
-        typer.echo(f"{split}: mean metric over {len(finished.data.tasks)} tasks {finished.mean_metric(split):.4f}")
+        mean = finished.mean_metric(split)
+        typer.echo(f"{split}: mean metric over {len(finished.data.tasks)} tasks {mean:.4f}")
     typer.echo(f"run folder: {folder}")
-    typer.echo(f"next: coterie export {folder}")
+    typer.echo(f"next: coterie inspect {folder}; coterie export {folder}")

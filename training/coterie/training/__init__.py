@@ -1,8 +1,8 @@
 """Train clustered multi-task models: learn which tasks share which weights.
 
-    config = load_run_config("digits", overrides=["trainer.epochs=5"])
-    run = train(config, Path("runs/digits"))
-    run.model.plan()
+config = load_run_config("digits", overrides=["trainer.epochs=5"])
+run = train(config, Path("runs/digits"))
+run.model.plan()
 """
 
 from coterie.training._presets import list_presets, load_run_config

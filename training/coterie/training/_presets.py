@@ -31,23 +31,33 @@ def load_run_config(
     Args:
         source: A preset's name, or a YAML file; a file's relative data paths start from its folder.
         data: A YAML file that takes the place of the configuration's ``data``.
-        overrides: ``trainer.epochs=5`` or ``--trainer.epochs 5``; relative paths start from the current folder.
+        overrides: ``trainer.epochs=5`` or ``--trainer.epochs 5``; relative paths start from the current
+            folder.
 
     Raises:
         ConfigError: Lists every mistake with its path.
     """
     path = _find(source)
     raw, mistakes = read_yaml(path)
-    if isinstance(raw.get("data"), dict):
-        raw["data"] = resolve_paths(raw["data"], path.parent)
-    if data is not None:
-        described, more = read_yaml(data)
-        raw["data"] = resolve_paths(described, data.parent)
-        mistakes = [*mistakes, *more]
-    title = f"the configuration {path.stem} has mistakes"
-    if "data" not in raw and not any("data" in override for override in overrides):
-        raise ConfigError(title, ["data: it says on what to train; give --data FILE.yaml (see docs/data.md)"])
-    config: RunConfig = check_config(RunConfig, raw, title=title, mistakes=mistakes, overrides=overrides)
+    raw = {} if raw is None else raw
+    if isinstance(raw, dict):
+        raw["data"] = resolve_paths(raw.get("data"), path.parent)
+        if data is not None:
+            described, more = read_yaml(data)
+            raw["data"] = resolve_paths(described, data.parent)
+            mistakes = [*mistakes, *more]
+        if raw["data"] is None:
+            del raw["data"]
+    title = f"the configuration {path.stem}"
+    try:
+        config: RunConfig = check_config(RunConfig, raw, title=title, mistakes=mistakes, overrides=overrides)
+    except ConfigError as error:
+        if not any(problem.startswith("data: is missing") for problem in error.problems):
+            raise
+        raise ConfigError(
+            f"{title} does not say on what to train",
+            [*error.problems, "data: give --data FILE.yaml (see docs/data.md)"],
+        ) from error
     return config
 
 
@@ -62,11 +72,12 @@ def _find(source: str | Path) -> Path:
     close = difflib.get_close_matches(str(source), names, n=1)
     hint = f": did you mean {close[0]!r}?" if close else ""
     raise ConfigError(
-        f"{source} is neither a preset nor a file{hint}", [f"the presets are {', '.join(names)}", "or give a YAML file"]
+        f"{source} is neither a preset nor a file{hint}",
+        [f"the presets are {', '.join(names)}", "or give a YAML file"],
     )
 
 
 def preset_text(name: str) -> dict[str, Any]:
     """Return a preset as it is written, for a program that builds on it."""
-    raw, _ = read_yaml(_find(name))
+    raw: dict[str, Any] = read_yaml(_find(name))[0]
     return raw

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from coterie.training.blocks import Block
 
 _DOT = "/"
+
+_WASTE = 4
+"""Blocks are run together as long as their rows, padded to the longest, are at most so many times as many."""
 
 
 class Bank(nn.Module):
@@ -33,7 +36,10 @@ class Bank(nn.Module):
             self.weights[name.replace(".", _DOT)] = nn.Parameter(
                 stacked.expand(blocks, *stacked.shape[1:]).clone() if alike else stacked
             )
-        self.constants = dict(made[0].named_buffers())
+        # A module of its own, so that the architecture's constants are saved and loaded with the weights.
+        self._constants = nn.Module()
+        for name, constant in made[0].named_buffers():
+            self._constants.register_buffer(name.replace(".", _DOT), constant.detach().clone())
 
     @property
     def template(self) -> Block:
@@ -50,9 +56,16 @@ class Bank(nn.Module):
         """Number of weights of one block."""
         return sum(weight[0].numel() for weight in self.weights.values())
 
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """The architecture's buffers, the same for every block, by its own names."""
+        return {name.replace(_DOT, "."): constant for name, constant in self._constants.named_buffers()}
+
     def rates(self) -> dict[int, float]:
         """Return the factors of learning rates that the architecture asks for, by the parameters' ids."""
-        return {id(self.weights[name.replace(".", _DOT)]): factor for name, factor in self.template.rates.items()}
+        return {
+            id(self.weights[name.replace(".", _DOT)]): factor for name, factor in self.template.rates.items()
+        }
 
     def flat(self) -> Tensor:
         """Return every block's weights as one row, ``[B, P]``, without their gradients."""
@@ -61,7 +74,7 @@ class Bank(nn.Module):
     def unflatten(self, rows: Tensor) -> dict[str, Tensor]:
         """Cut ``[B', P]`` into tensors ``[B', ...]`` by the names in ``weights``."""
         sizes = [weight[0].numel() for weight in self.weights.values()]
-        parts = rows.split(sizes, dim=1)
+        parts = torch.split(rows, sizes, dim=1)
         return {
             name: part.reshape(len(rows), *weight.shape[1:])
             for (name, weight), part in zip(self.weights.items(), parts, strict=True)
@@ -90,18 +103,35 @@ class Bank(nn.Module):
         self.template.train(self.training)
         stacked = dict(self.weights.items()) if weights is None else weights
         count = max((len(weight) for weight in stacked.values()), default=1)
-        if count == 1:
+        if count == 1 or len(states) == 0:
             return self._run_one({name: weight[0] for name, weight in stacked.items()}, states)
-        sizes = torch.bincount(block, minlength=count).tolist()
+        needed, place, sizes = torch.unique_consecutive(block, return_inverse=True, return_counts=True)
+        if len(needed) < count:
+            stacked = {name: weight.index_select(0, needed) for name, weight in stacked.items()}
+        longest = int(sizes.max())
+        if self.template.batched and len(needed) * longest <= _WASTE * len(states):
+            return self._run_together(stacked, states, place, sizes)
         rows = {name: weight.unbind(0) for name, weight in stacked.items()}
-        results = [
-            self._run_one({name: row[index] for name, row in rows.items()}, part)
-            for index, part in enumerate(states.split(sizes))
-            if len(part)
-        ]
-        if not results:
-            return self._run_one({name: row[0] for name, row in rows.items()}, states)
-        return torch.cat(results)
+        parts = torch.split(states, sizes.tolist())
+        return torch.cat(
+            [
+                self._run_one({name: row[index] for name, row in rows.items()}, part)
+                for index, part in enumerate(parts)
+            ]
+        )
+
+    def _run_together(
+        self, weights: dict[str, Tensor], states: Tensor, place: Tensor, sizes: Tensor
+    ) -> Tensor:
+        """Run every block in one go, on as many rows ``[B, rows, ...]`` as the most asked one has.
+
+        A call of a small block costs far more than its arithmetic: one at a time, a step would grow with B.
+        """
+        offset = torch.arange(len(states)) - (sizes.cumsum(0) - sizes)[place]
+        padded = states.new_zeros((len(sizes), int(sizes.max()), *states.shape[1:]))
+        padded = padded.index_put((place, offset), states)
+        results: Tensor = vmap(self._run_one, randomness="different")(weights, padded)
+        return results[place, offset]
 
     def _run_one(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
         named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants

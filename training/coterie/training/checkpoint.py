@@ -33,7 +33,7 @@ def load_weights(model: MultiTaskModel, path: Path) -> None:
     Raises:
         CheckpointError: If the file is missing, damaged or of another model.
     """
-    restore_model(model, _read(path))
+    restore_model(model, _read(path, "train the run again"))
 
 
 def restore_model(model: MultiTaskModel, tensors: dict[str, Tensor]) -> None:
@@ -72,7 +72,10 @@ class CheckpointFolder:
         beside.mkdir(parents=True)
         save_weights(model, beside / "model.safetensors")
         tensors, scalars = _optimizer_state(model, optimizer)
-        save_file(tensors | {f"rng/{name}": state for name, state in generators.items()}, beside / "state.safetensors")
+        save_file(
+            tensors | {f"rng/{name}": state for name, state in generators.items()},
+            beside / "state.safetensors",
+        )
         text = json.dumps({"epoch": epoch, "optimizer": scalars, "progress": progress}, indent=1)
         (beside / "state.json").write_text(text, encoding="utf-8")
         for path in beside.iterdir():
@@ -88,27 +91,30 @@ class CheckpointFolder:
         found = self._all()
         return found[-1] if found else None
 
-    def restore(
-        self, path: Path, model: MultiTaskModel
-    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def restore(self, path: Path, model: MultiTaskModel) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Put a checkpoint's weights into the model; return its other tensors and its JSON.
 
         Raises:
             CheckpointError: If it is damaged or of another model.
         """
-        load_weights(model, path / "model.safetensors")
+        advice = f"delete the folder {path.name} to resume from the checkpoint before it"
+        restore_model(model, _read(path / "model.safetensors", advice))
+        scalars = path / "state.json"
         try:
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            state = json.loads(scalars.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(_damaged(path)) from error
-        return _read(path / "state.safetensors"), state
+            raise CheckpointError(_damaged(scalars, advice)) from error
+        return _read(path / "state.safetensors", advice), state
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob(f"{_PREFIX}*")) if self.folder.is_dir() else []
 
 
 def restore_optimizer(
-    model: MultiTaskModel, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scalars: dict[str, Any]
+    model: MultiTaskModel,
+    optimizer: torch.optim.Optimizer,
+    tensors: dict[str, Tensor],
+    scalars: dict[str, Any],
 ) -> None:
     """Put an optimiser's state back, parameter by parameter."""
     for name, parameter in model.named_parameters():
@@ -133,15 +139,15 @@ def _optimizer_state(
     return tensors, scalars
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path, advice: str) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(_damaged(path)) from error
+        raise CheckpointError(_damaged(path, advice)) from error
 
 
-def _damaged(path: Path) -> str:
-    return f"{path} is missing or damaged: delete the folder it is in to resume from the one before"
+def _damaged(path: Path, advice: str) -> str:
+    return f"{path} is missing or damaged: {advice}"
 
 
 def _sync(path: Path) -> None:

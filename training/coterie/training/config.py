@@ -85,7 +85,9 @@ class GatedConfig(_StageConfig):
     """``all`` takes every expert always: the ungated mixture of section 4.1."""
 
 
-AnyStageConfig = Annotated[HardConfig | SpecificConfig | ClusterConfig | GatedConfig, Field(discriminator="kind")]
+AnyStageConfig = Annotated[
+    HardConfig | SpecificConfig | ClusterConfig | GatedConfig, Field(discriminator="kind")
+]
 
 
 class HeadConfig(_Frozen):
@@ -105,7 +107,7 @@ class ModelConfig(_Frozen):
     stages: tuple[AnyStageConfig, ...]
     head: HeadConfig = HeadConfig()
     standardise: bool = True
-    """Whether features are standardised, and pixels channel by channel, with the training data's statistics."""
+    """Whether features, or pixels by channel, are standardised with the training data's statistics."""
 
 
 class TrainerConfig(_Frozen):

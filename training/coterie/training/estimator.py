@@ -16,7 +16,7 @@ class BaselineTracker:
         self._seen = torch.zeros(tasks, dtype=torch.bool)
 
     def update(self, losses: Tensor, task: Tensor) -> Tensor:
-        """Take losses ``[Q]`` of tasks ``[Q]``; return the means of before, ``[Q]`` (the loss itself at first)."""
+        """Take losses ``[Q]`` of tasks ``[Q]``; return the means of before ``[Q]``, at first the losses."""
         before = torch.where(self._seen[task], self._mean[task], losses)
         count = torch.bincount(task, minlength=len(self._mean))
         total = torch.zeros_like(self._mean).index_add(0, task, losses)
@@ -57,6 +57,9 @@ def surrogate(
     if samples > 1:
         baseline = (losses.sum(0, keepdim=True) - losses) / (samples - 1)
     else:
-        baseline = tracker.update(losses[0], task).unsqueeze(0)
+        # Questions of no weight (without any label) say nothing of a task's loss.
+        counts = weight[0] > 0
+        baseline = losses.clone()
+        baseline[0, counts] = tracker.update(losses[0, counts], task[counts])
     total = (samples * weight.sum()).clamp(min=1e-12)
     return ((losses - baseline) * log_probability * weight).sum() / total

@@ -54,7 +54,9 @@ def evaluate(answer: Answer, source: BatchSource, tasks: tuple[TaskSpec, ...], l
         torch.from_numpy(scores), torch.from_numpy(split.target), torch.from_numpy(split.task)
     )
     by_task = {
-        spec.name: task_metrics(spec, scores[split.task == index, : spec.width], split.target[split.task == index])
+        spec.name: task_metrics(
+            spec, scores[split.task == index, : spec.width], split.target[split.task == index]
+        )
         for index, spec in enumerate(tasks)
     }
     primary = [

@@ -1,4 +1,4 @@
-"""What the training data says about scales: the first block's statistics, the regression targets' deviation."""
+"""What the training data says about scales: the first block's statistics, the regression targets' spread."""
 
 from __future__ import annotations
 

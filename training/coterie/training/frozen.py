@@ -1,4 +1,4 @@
-"""A trained model after its freeze: the sharing plan and the blocks it names, nothing of how they were learned.
+"""A trained model after its freeze: the sharing plan and its blocks, nothing of how they were learned.
 
 This is all that an exporter needs to know of a training.
 """

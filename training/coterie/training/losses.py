@@ -15,8 +15,8 @@ _KINDS = ("classification", "multilabel", "regression")
 class QuestionLoss:
     """L_t(m(t, x), y) of B questions: cross-entropy, binary cross-entropy or squared error.
 
-    Missing labels (NaN) of a multi-label or regression target are left out of a question's mean; a question
-    without any label has loss and weight 0.
+    Missing labels (NaN) are left out of a question's mean; a question without any label has loss 0 and is
+    not labelled. Label smoothing is for classification.
     """
 
     def __init__(self, tasks: Sequence[TaskSpec], scale: Tensor, *, label_smoothing: float = 0.0) -> None:
@@ -42,22 +42,22 @@ class QuestionLoss:
                 continue
             valid = self._valid[task[chosen]]
             if number == 0:
-                loss = self._classification(scores[chosen], target[chosen, 0], valid)
-                has_label = torch.ones(len(chosen), dtype=torch.bool)
+                loss, has_label = self._classification(scores[chosen], target[chosen, 0], valid)
             else:
                 loss, has_label = self._columns(number, scores[chosen], target[chosen], valid, task[chosen])
             losses = losses.index_copy(0, chosen, loss)
             labelled[chosen] = has_label
         return losses, labelled
 
-    def _classification(self, scores: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        logits = scores.masked_fill(~valid, -torch.inf)
-        log_likelihood = torch.log_softmax(logits, dim=1)
-        loss = -log_likelihood.gather(1, target.long().unsqueeze(1)).squeeze(1)
+    def _classification(self, scores: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        known = ~torch.isnan(target)
+        label = torch.where(known, target, 0.0).long().unsqueeze(1)
+        log_likelihood = torch.log_softmax(scores.masked_fill(~valid, -torch.inf), dim=1)
+        loss = -log_likelihood.gather(1, label).squeeze(1)
         if self._smoothing:
             uniform = -log_likelihood.masked_fill(~valid, 0.0).sum(1) / valid.sum(1)
             loss = (1 - self._smoothing) * loss + self._smoothing * uniform
-        return loss
+        return torch.where(known, loss, 0.0), known
 
     def _columns(
         self, number: int, scores: Tensor, target: Tensor, valid: Tensor, task: Tensor

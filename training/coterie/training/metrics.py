@@ -28,10 +28,17 @@ def task_metrics(spec: TaskSpec, scores: Array, target: Array) -> dict[str, floa
     if len(scores) == 0:
         return {}
     if spec.kind == "classification":
-        return {"accuracy": float((scores.argmax(1) == target[:, 0]).mean())}
+        return _classification(scores, target[:, 0])
     if spec.kind == "multilabel":
         return _multilabel(scores, target[:, : spec.width])
     return _regression(scores, target[:, : spec.width])
+
+
+def _classification(scores: Array, target: Array) -> dict[str, float]:
+    known = ~np.isnan(target)
+    if not known.any():
+        return {}
+    return {"accuracy": float((scores.argmax(1) == target)[known].mean())}
 
 
 def _multilabel(scores: Array, target: Array) -> dict[str, float]:

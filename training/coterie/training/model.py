@@ -24,6 +24,8 @@ from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenModel
 from coterie.training.stages import ClusterStage, Draw, GatedStage, HardStage, HeadStage, SpecificStage, Stage
 
+_TITLE = "the model cannot be built from its configuration:"
+
 
 class MultiTaskModel(nn.Module):
     """Stages in a row; the last one is the heads.
@@ -120,27 +122,33 @@ def build_model(
     Raises:
         ConfigError: If the stages do not fit together; lists every mistake that can be seen.
     """
+    names, starts = _names(config.stages), _starts(config.stages)
+    mistakes = _mistakes(config.stages, names, starts, len(tasks))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stages: list[Stage] = []
         if first is not None:
             stages.append(HardStage("input", len(tasks), Bank(lambda: first, 1)))
             shape = InputShape(dims=tuple(first(_raw_example(input)).shape[1:]))
-        names = _names(config.stages)
-        for index, (stage, name) in enumerate(zip(config.stages, names, strict=True)):
+        for index, (stage, name, start) in enumerate(zip(config.stages, names, starts, strict=True)):
             try:
                 block, following = build_block(stage.block, shape)
             except ConfigError as error:
-                raise ConfigError("the stages do not fit together", [f"model.stages.{index}: {error}"]) from error
-            started = max((each.start + each.warmup for each in stages if isinstance(each, ClusterStage)), default=0)
-            stages.append(_build_stage(stage, name, len(tasks), _again(block, stage, shape), seed, started))
+                # The shapes after this stage are not known: what follows cannot be judged.
+                raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.block: {error}"]) from error
+            if not mistakes:
+                make = _again(block, stage, shape)
+                stages.append(_build_stage(stage, name, len(tasks), make, start=start, seed=seed))
             shape = following
         if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
-            raise ConfigError(
-                "the stages do not fit together",
-                [f"model.head: the heads take vectors (D,), but the last stage's output is {shape}"],
+            mistakes.append(
+                f"model.head: the heads take vectors (D,), but the last stage's output is {shape}: end "
+                "with a block that gives vectors"
             )
-        stages.append(HeadStage("head", shape.dims[0], tasks, alike=config.head.alike, init_scale=config.head.init_scale))
+        if mistakes:
+            raise ConfigError(_TITLE, mistakes)
+        head, size = config.head, shape.vector("head")
+        stages.append(HeadStage("head", size, tasks, alike=head.alike, init_scale=head.init_scale))
     return MultiTaskModel(input, tasks, stages)
 
 
@@ -150,22 +158,10 @@ def _again(block: Block, config: AnyStageConfig, shape: InputShape) -> Callable[
     return lambda: made.pop() if made else config.block.build(shape)
 
 
-def _build_stage(config: AnyStageConfig, name: str, tasks: int, make: Callable[[], Block], seed: int, started: int) -> Stage:
+def _build_stage(
+    config: AnyStageConfig, name: str, tasks: int, make: Callable[[], Block], *, start: int, seed: int
+) -> Stage:
     if isinstance(config, ClusterConfig):
-        start = started if config.start is None else config.start
-        if config.freeze_after is not None and config.freeze_after <= start + config.warmup:
-            raise ConfigError(
-                "a cluster layer would be frozen before it is clustered",
-                [
-                    f"stage {name}: freeze_after is {config.freeze_after}, but the first clustering comes after "
-                    f"{start} + {config.warmup} epochs (start + warmup): raise freeze_after or lower warmup"
-                ],
-            )
-        if config.clusters > tasks:
-            raise ConfigError(
-                "a cluster layer has more clusters than there are tasks",
-                [f"stage {name}: clusters is {config.clusters}, the data has {tasks} tasks: use at most {tasks}"],
-            )
         return ClusterStage(
             name,
             tasks,
@@ -180,17 +176,15 @@ def _build_stage(config: AnyStageConfig, name: str, tasks: int, make: Callable[[
             seed=seed,
         )
     if isinstance(config, GatedConfig):
-        bank = Bank(make, config.experts)
-        gated = config.gates == "learned"
         return GatedStage(
             name,
             tasks,
-            bank,
+            Bank(make, config.experts),
             density_penalty=config.density_penalty,
             density_warmup=config.density_warmup,
             probability=config.probability,
             mixture=config.mixture,
-            gated=gated,
+            gated=config.gates == "learned",
         )
     if isinstance(config, SpecificConfig):
         return SpecificStage(name, tasks, Bank(make, tasks, alike=config.alike))
@@ -204,10 +198,42 @@ def _names(stages: Sequence[AnyStageConfig]) -> list[str]:
     for index, stage in enumerate(stages):
         number = kinds[: index + 1].count(stage.kind)
         names.append(stage.name or (f"{stage.kind}{number}" if kinds.count(stage.kind) > 1 else stage.kind))
-    twice = sorted({name for name in names if names.count(name) > 1 or name in {"input", "head"}})
-    if twice:
-        raise ConfigError("stage names are not unique", [f"stage name {name!r} is taken: choose another" for name in twice])
     return names
+
+
+def _starts(stages: Sequence[AnyStageConfig]) -> list[int]:
+    """Return each cluster layer's ``start``: as configured, or when the layers before it are clustered."""
+    starts, standing = [], 0
+    for stage in stages:
+        start = standing
+        if isinstance(stage, ClusterConfig):
+            start = standing if stage.start is None else stage.start
+            standing = max(standing, start + stage.warmup)
+        starts.append(start)
+    return starts
+
+
+def _mistakes(
+    stages: Sequence[AnyStageConfig], names: Sequence[str], starts: Sequence[int], tasks: int
+) -> list[str]:
+    """Return what is wrong with the stages whatever their shapes."""
+    mistakes = []
+    for index, (stage, name, start) in enumerate(zip(stages, names, starts, strict=True)):
+        path = f"model.stages.{index}"
+        if name in {"input", "head", *names[:index]}:
+            mistakes.append(f"{path}.name: {name!r} is taken: choose another")
+        if not isinstance(stage, ClusterConfig):
+            continue
+        if stage.clusters > tasks:
+            mistakes.append(
+                f"{path}.clusters: is {stage.clusters}, but the data has {tasks} tasks: use at most that"
+            )
+        if stage.freeze_after is not None and stage.freeze_after <= start + stage.warmup:
+            mistakes.append(
+                f"{path}.freeze_after: is {stage.freeze_after}, but the first clustering comes after "
+                f"{start} + {stage.warmup} epochs (start + warmup): raise it, or lower warmup"
+            )
+    return mistakes
 
 
 def _raw_example(spec: TensorSpec) -> Tensor:

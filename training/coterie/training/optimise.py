@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from coterie.training.config import ModelConfig, TrainerConfig
 from coterie.training.model import MultiTaskModel
 from coterie.training.stages import BankStage, Stage
 
-_CLASSES: dict[str, type[torch.optim.Optimizer]] = {
+_CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
@@ -21,7 +21,9 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
 _BASE = "base_lr"
 
 
-def make_optimizer(model: MultiTaskModel, trainer: TrainerConfig, config: ModelConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: MultiTaskModel, trainer: TrainerConfig, config: ModelConfig
+) -> torch.optim.Optimizer:
     """Make the optimiser: a parameter group for each rate of a stage, and one for all gates.
 
     Vectors (biases, mixture weights, an n-gram's weight) are not decayed: they scale, and do not overfit.
@@ -34,7 +36,9 @@ def make_optimizer(model: MultiTaskModel, trainer: TrainerConfig, config: ModelC
         lr = rate.lr or trainer.lr
         decay = trainer.weight_decay if rate.weight_decay is None else rate.weight_decay
         for parameter, factor, is_matrix in _weights(stage):
-            groups.append({"params": [parameter], "lr": lr * factor, "weight_decay": decay if is_matrix else 0.0})
+            groups.append(
+                {"params": [parameter], "lr": lr * factor, "weight_decay": decay if is_matrix else 0.0}
+            )
     gates = [gate for stage in stages for gate in stage.gate_parameters()]
     if gates:
         groups.append({"params": gates, "lr": trainer.gate_lr, "weight_decay": 0.0})

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class Watcher:
@@ -45,7 +52,9 @@ class ConsoleWatcher(Watcher):
     def start(self, *, epochs: int, batches: int, done: int) -> None:
         """Show the bar."""
         self._bar.start()
-        self._task = self._bar.add_task("training", total=epochs * batches, completed=done * batches, status="")
+        self._task = self._bar.add_task(
+            "training", total=epochs * batches, completed=done * batches, status=""
+        )
 
     def batch(self, *, loss: float, density: float | None) -> None:
         """Move the bar."""

@@ -1,17 +1,17 @@
 """A run folder: a training's configuration, history, weights, plan, metrics and plots.
 
-    run/
-      config.yaml             everything that was configured
-      data.json               what the model takes and answers, and the data's checksum
-      tokenizer.json          when the input is text
-      history.jsonl           a line an epoch
-      tensorboard/            the same, as events
-      checkpoints/            the newest two, to resume from
-      best.safetensors        the best weights on dev
-      plan.json               the sharing plan they freeze to
-      samples.safetensors     some inputs of the dev split, for an export to be checked with
-      metrics.json            what the frozen model scores on dev and test
-      plots/                  assignments, gate probabilities, task correlation
+run/
+config.yaml             everything that was configured
+data.json               what the model takes and answers, and the data's checksum
+tokenizer.json          when the input is text
+history.jsonl           a line an epoch
+tensorboard/            the same, as events
+checkpoints/            the newest two, to resume from
+best.safetensors        the best weights on dev
+plan.json               the sharing plan they freeze to
+samples.safetensors     some inputs of the dev split, for an export to be checked with
+metrics.json            what the frozen model scores on dev and test
+plots/                  assignments, gate probabilities, task correlation
 """
 
 from __future__ import annotations
@@ -96,7 +96,10 @@ class Run:
     def mean_metric(self, split: str) -> float:
         """Return the mean over tasks of the primary metric on a split (accuracy, area under ROC, R2)."""
         primary = [PRIMARY[task.kind] for task in self.data.tasks]
-        scores = [self.metrics[split][task.name].get(name) for task, name in zip(self.data.tasks, primary, strict=True)]
+        scores = [
+            self.metrics[split][task.name].get(name)
+            for task, name in zip(self.data.tasks, primary, strict=True)
+        ]
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known else 0.0
 
@@ -109,7 +112,9 @@ class Run:
         try:
             return load_file(self.folder / SAMPLES)["inputs"]
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{SAMPLES} of {self.folder} is missing or damaged: train the run again") from error
+            raise CheckpointError(
+                f"{SAMPLES} of {self.folder} is missing or damaged: train the run again"
+            ) from error
 
     @property
     def tokenizer(self) -> Path | None:
@@ -117,7 +122,9 @@ class Run:
         return self.folder / TOKENIZER if self.data.text is not None else None
 
 
-def train(config: RunConfig, folder: Path, *, dataset: Dataset | None = None, watcher: Watcher | None = None) -> Run:
+def train(
+    config: RunConfig, folder: Path, *, dataset: Dataset | None = None, watcher: Watcher | None = None
+) -> Run:
     """Train a model, or go on where an interrupted training in ``folder`` stopped.
 
     Args:
@@ -162,7 +169,9 @@ def load_run(folder: Path) -> Run:
         CheckpointError: If the folder is not a finished run.
     """
     if not (folder / METRICS).is_file():
-        raise CheckpointError(f"{folder} is not a finished run: train it first, or resume it with coterie train")
+        raise CheckpointError(
+            f"{folder} is not a finished run: train it first, or resume it with coterie train"
+        )
     config = load_config(RunConfig, source=folder / CONFIG)
     data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
     model = _fresh_model(config, data, first_block_of(data.input))
@@ -183,11 +192,13 @@ def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
     described = data.model_dump_json(indent=1)
     for name, text, what in ((CONFIG, dump_config(config), "configuration"), (DATA, described, "data")):
         path = folder / name
-        if path.is_file() and path.read_text(encoding="utf-8") != text:
+        if not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != text:
             raise TrainingError(
-                f"{folder} holds a run of another {what} ({name} differs): choose another folder, or delete it"
+                f"{folder} holds a run of another {what} ({name} differs): "
+                "choose another folder, or delete it"
             )
-        path.write_text(text, encoding="utf-8")
 
 
 def _finish(config: RunConfig, folder: Path, data: RunData, dataset: Dataset, first: Block | None) -> Run:

@@ -59,7 +59,9 @@ class Trainer:
         self._train = BatchSource(
             dataset.splits["train"], len(dataset.tasks), balance=settings.task_balance == "tasks"
         )
-        self._dev = BatchSource(dataset.splits["dev"], len(dataset.tasks)) if "dev" in dataset.splits else None
+        self._dev = (
+            BatchSource(dataset.splits["dev"], len(dataset.tasks)) if "dev" in dataset.splits else None
+        )
         self._loss = QuestionLoss(dataset.tasks, model.head.scale, label_smoothing=settings.label_smoothing)
         self._dev_loss = QuestionLoss(dataset.tasks, model.head.scale)
         self._optimizer = make_optimizer(model, settings, config.model)
@@ -73,7 +75,7 @@ class Trainer:
         self._last_labels: dict[str, list[int]] = {}
 
     def fit(self) -> None:
-        """Train until the last epoch or until patience ends; leave the best weights in ``best.safetensors``."""
+        """Train to the last epoch or until patience ends; leave the best weights in ``best.safetensors``."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             done = self._resume()
@@ -142,8 +144,8 @@ class Trainer:
             objective = objective + surrogate(losses, gates, weight, batch.task, self._baseline)
         if not bool(torch.isfinite(objective)):
             raise TrainingError(
-                f"the loss is {objective.item()} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, set "
-                "trainer.gradient_clip, or look for extreme values in the data"
+                f"the loss is {objective.item()} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, "
+                "set trainer.gradient_clip, or look for extreme values in the data"
             )
         self._optimizer.zero_grad(set_to_none=True)
         objective.backward()  # type: ignore[no-untyped-call]
@@ -154,7 +156,9 @@ class Trainer:
         for stage in self.model.each_stage():
             stage.after_step(epoch, step, self._moments)
         gated = self.model.gated_stages()
-        density = sum(stage.report()["density"] for stage in gated) / len(gated) if gated else None
+        density = (
+            sum(float(stage.density().detach().mean()) for stage in gated) / len(gated) if gated else None
+        )
         self._watcher.batch(loss=loss.item(), density=density)
         return loss.item()
 

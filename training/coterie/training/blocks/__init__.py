@@ -23,7 +23,7 @@ from coterie.training.blocks._textcnn import TextCnn, TextCnnConfig
 AnyBlockConfig = Annotated[
     LinearConfig | MlpConfig | ConvConfig | NgramBagConfig | TextCnnConfig, Field(discriminator="kind")
 ]
-"""Every block a configuration can name; discriminated by ``block``."""
+"""Every block a configuration can name; told apart by ``kind``."""
 
 __all__ = [
     "AnyBlockConfig",

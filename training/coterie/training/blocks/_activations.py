@@ -8,7 +8,12 @@ from torch import nn
 
 Activation = Literal["relu", "gelu", "tanh", "none"]
 
-_MODULES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "none": nn.Identity}
+_MODULES: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}
 
 
 def activation_module(name: Activation) -> nn.Module:

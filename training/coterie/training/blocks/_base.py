@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,9 +22,12 @@ class Block(nn.Module, ABC):
 
     Attributes:
         rates: Learning rates of some parameters by name, in multiples of the stage's.
+        batched: Whether many such blocks are better run in one go than in turn: where a block is a few small
+            matrix products, and its ``forward`` can be mapped by ``torch.func.vmap``.
     """
 
     rates: Mapping[str, float] = MappingProxyType({})
+    batched: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, states: Tensor) -> Tensor:

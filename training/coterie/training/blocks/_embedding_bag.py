@@ -45,8 +45,8 @@ class NgramBagConfig(BlockConfig):
 class NgramBag(Block):
     """Token ids ``[R, L]`` (0 is padding) ``-> [R, D]``.
 
-    With an embedding e_g and a weight v_g for every n-gram g of a text: act(sum v_g e_g / |v| + c), where |v| is
-    the Euclidean norm over the text's n-grams, so that long texts and short ones have states of one size.
+    With an embedding e_g and a weight v_g for every n-gram g of a text: act(sum v_g e_g / |v| + c), where |v|
+    is the Euclidean norm over the text's n-grams, so that long texts and short ones have states of one size.
     """
 
     def __init__(self, config: NgramBagConfig, shape: InputShape) -> None:

@@ -39,13 +39,15 @@ class LinearConfig(BlockConfig):
 class Linear(Block):
     """``[R, D] -> [R, D']``, an affine map, an activation and dropout."""
 
+    batched = True
+
     def __init__(self, config: LinearConfig, shape: tuple[int | None, ...]) -> None:
         super().__init__()
         size = InputShape(dims=shape).vector("linear")
         self.layer = nn.Linear(size, config.width)
         with torch.no_grad():
             for parameter in self.layer.parameters():
-                parameter *= config.init_scale
+                parameter.mul_(config.init_scale)
         self.activation = activation_module(config.activation)
         self.dropout = nn.Dropout(config.dropout)
         self.residual = _check_residual(config.residual, size, config.width)
@@ -74,6 +76,8 @@ class MlpConfig(BlockConfig):
 
 class Mlp(Block):
     """``[R, D] -> [R, widths[-1]]``."""
+
+    batched = True
 
     def __init__(self, config: MlpConfig, shape: tuple[int | None, ...]) -> None:
         super().__init__()

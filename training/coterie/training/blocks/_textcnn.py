@@ -41,7 +41,8 @@ class TextCnn(Block):
         self.weight = nn.Parameter(torch.randn(shape.vocabulary, config.embedding) * 0.1)
         self.kernels = config.kernels
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(config.embedding, config.filters, kernel, padding=kernel - 1) for kernel in config.kernels
+            nn.Conv1d(config.embedding, config.filters, kernel, padding=kernel - 1)
+            for kernel in config.kernels
         )
         self.dropout = nn.Dropout(config.dropout)
 

@@ -4,8 +4,10 @@ A task's answer to an input x ~ N(0, I_D) goes through the same kinds of layers 
 
     h = x                                        or tanh(x W), a trunk that all tasks share
     z = sum over its experts of w_i tanh(h A_i)  or h P, one map for all, when there are no experts
-    z = g(z Q_c), layer after layer              Q_c random orthogonal, of the task's cluster c in that layer
-    score = z V_t                                a head of its own
+    z = g(z Q_c), layer after layer              Q_c orthogonal, of the task's cluster c in that layer
+    score = z (V + V_t)                          a head that differs a little from task to task
+
+The first layer's maps Q_c are independent; a later layer's are variations of one map, by ``difference``.
 
 Scores are standardised for each task; noise is added; a regression's target is the score, a classification's
 the largest of its scores. ``g`` bends gently, so that later layers keep what earlier ones tell apart.
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import polar
 
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
@@ -92,12 +95,12 @@ def _expert_sets(config: PlantedConfig, generator: Generator) -> tuple[Ints, npt
     return used, weights.astype(np.float32)
 
 
-def _orthogonal(count: int, width: int, generator: Generator) -> Doubles:
-    """Draw orthogonal maps, ``[count, width, width]``."""
-    maps, triangle = np.linalg.qr(generator.standard_normal((count, width, width)))
-    signs = np.sign(np.diagonal(triangle, axis1=1, axis2=2))
-    result: Doubles = maps * signs[:, None, :]
-    return result
+def _orthogonal(count: int, width: int, generator: Generator, difference: float | None = None) -> Doubles:
+    """Draw orthogonal maps, ``[count, width, width]``: independent, or variations of one map."""
+    drawn = generator.standard_normal((count, width, width)) / np.sqrt(width)
+    if difference is not None:
+        drawn = polar(generator.standard_normal((width, width)))[0] + difference * drawn
+    return np.stack([polar(each)[0] for each in drawn])
 
 
 def _bend(states: Doubles) -> Doubles:
@@ -133,8 +136,15 @@ class _World:
             trunk=trunk,
             experts=generator.standard_normal((count, wide, width)) * 1.5 / np.sqrt(wide),
             offsets=generator.standard_normal((count, width)) * 0.5,
-            layers=tuple(_orthogonal(clusters, width, generator) for clusters in config.clusters),
-            heads=generator.standard_normal((config.tasks, width, config.outputs)) / np.sqrt(width),
+            layers=tuple(
+                _orthogonal(clusters, width, generator, config.difference if layer else None)
+                for layer, clusters in enumerate(config.clusters)
+            ),
+            heads=(
+                generator.standard_normal((1, width, config.outputs))
+                + config.head_difference * generator.standard_normal((config.tasks, width, config.outputs))
+            )
+            / np.sqrt(width),
         )
 
     def scores(self, task: int, inputs: Doubles) -> Doubles:

@@ -57,10 +57,10 @@ class Stage(nn.Module, ABC):
     def frozen_bank(self) -> FrozenBank:
         """Return the used blocks' tensors, in the plan's order."""
 
-    def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: B027
+    def begin_epoch(self, epoch: int, moments: Moments) -> None:
         """Do what is due before the batches of ``epoch``, counted from 0."""
 
-    def after_step(self, epoch: int, step: int, moments: Moments) -> None:  # noqa: B027
+    def after_step(self, epoch: int, step: int, moments: Moments) -> None:
         """Do what is due after an update of the weights."""
 
     def penalty(self) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
-from coterie.training.clustering import Clustering, cluster, match, recluster, spread
+from coterie.training.clustering import Clustering, centers_of, cluster, match, recluster, spread
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenBank
 from coterie.training.moments import Moments, group_mean
@@ -33,7 +33,7 @@ class ClusterStage(BankStage):
     While tasks are being grouped, by ``mode``:
 
     - ``shadow``: a task computes with its centroid, but its own weights w'_j live on: they take the gradient
-      found at the centroid and the pull alpha (w'_j - c_k) of equation 1. A task can so leave its cluster.
+      found at the centroid and the pull 2 alpha (w'_j - c_k) of equation 1. A task can so leave its cluster.
     - ``literal``: Algorithm 1 as printed: w'_j is replaced by c_k after every batch. The tasks of a cluster
       then differ by one gradient step only, so that the first assignment practically never changes.
 
@@ -97,13 +97,18 @@ class ClusterStage(BankStage):
         return run_assigned(self, state, task, self._shadowed())
 
     def _mean(self) -> dict[str, Tensor]:
-        """Return all tasks' mean weights ``[1, ...]``; every task's own take the same gradient."""
-        return {name: weight.mean(dim=0, keepdim=True) for name, weight in self.bank.weights.items()}
+        """Return all tasks' mean weights ``[1, ...]``, whose whole gradient reaches every task's own."""
+        return {
+            name: weight.detach().mean(dim=0, keepdim=True)
+            + (weight - weight.detach()).sum(dim=0, keepdim=True)
+            for name, weight in self.bank.weights.items()
+        }
 
     def _shadowed(self) -> dict[str, Tensor]:
         """Return weights ``[N, ...]`` with the centroids' values, whose gradients reach the tasks' own."""
         return {
-            name: group_mean(weight.detach(), self.labels, self.clusters)[self.labels] + (weight - weight.detach())
+            name: group_mean(weight.detach(), self.labels, self.clusters)[self.labels]
+            + (weight - weight.detach())
             for name, weight in self.bank.weights.items()
         }
 
@@ -133,9 +138,15 @@ class ClusterStage(BankStage):
 
     def after_step(self, epoch: int, step: int, moments: Moments) -> None:
         """Group the tasks anew after an update of the weights (Algorithm 1, lines 5 to 8)."""
-        if self.frozen or epoch < self.start + self.warmup or (self.clustered and step % self.every):
+        if self.frozen or epoch < self.start + self.warmup:
             return
         weights = self.bank.flat().numpy()
+        if self.clustered and step % self.every:
+            # The centroids go with their tasks' weights; only who belongs to which waits.
+            self.centers.copy_(
+                torch.from_numpy(centers_of(weights, self.labels.numpy(), self.centers.numpy()))
+            )
+            return
         if self.clustered:
             self._take(recluster(weights, self._current(), seed=self.seed))
         else:

@@ -22,7 +22,8 @@ class GatedStage(BankStage):
 
     z(t, x) = sum_i b_i(t) w_i(t) f_i(x) (equation 1) with b_i(t) ~ Bernoulli(p_i(t)), drawn for each question
     while training. Otherwise b(t) is the k(t) = round(sum_i p_i(t)) most likely experts (equation 4), at
-    least one. Logits start at 0, w at a standard Gaussian (section 4). Only experts drawn for a state are run.
+    least one. Logits start at 0, w at a standard Gaussian (section 4). Only the experts chosen for a state
+    are run.
 
     Attributes:
         density_penalty: lambda, multiplies the mean over tasks of k(t) in the loss.
@@ -51,8 +52,11 @@ class GatedStage(BankStage):
         shape = (tasks, bank.blocks)
         logit = math.log(probability / (1 - probability))
         self.logits = nn.Parameter(torch.full(shape, logit), requires_grad=gated)
-        uniform = 1.0 if mixture == "ones" else 1.0 / (bank.blocks * probability)
-        self.mixture = nn.Parameter(torch.randn(shape) if mixture == "gaussian" else torch.full(shape, uniform))
+        drawn = bank.blocks * (probability if gated else 1.0)
+        uniform = 1.0 if mixture == "ones" else 1.0 / drawn
+        self.mixture = nn.Parameter(
+            torch.randn(shape) if mixture == "gaussian" else torch.full(shape, uniform)
+        )
         self._price = 0.0 if density_warmup else density_penalty
 
     def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: ARG002
@@ -64,10 +68,14 @@ class GatedStage(BankStage):
         """Return p, ``[N, M]``."""
         return torch.sigmoid(self.logits) if self.gated else torch.ones_like(self.logits)
 
+    def density(self) -> Tensor:
+        """Return k(t) = sum_i p_i(t), ``[N]``."""
+        return self.probabilities().sum(dim=1)
+
     def selection(self) -> Tensor:
         """Return the experts chosen by equation 4, ``[N, M]`` bool."""
         probabilities = self.probabilities().detach()
-        density = probabilities.sum(dim=1).round().clamp(min=1).to(torch.int64)
+        density = self.density().detach().round().clamp(min=1).to(torch.int64)
         # A stable sort, so that equally likely experts are taken in the same order everywhere.
         order = torch.sort(probabilities, dim=1, descending=True, stable=True).indices
         rank = torch.empty_like(order)
@@ -95,7 +103,7 @@ class GatedStage(BankStage):
         """Return lambda times the mean over tasks of k(t)."""
         if not self.gated or self._price == 0:
             return torch.zeros(())
-        return self._price * self.probabilities().sum(dim=1).mean()
+        return self._price * self.density().mean()
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """Return the gate logits."""
@@ -109,8 +117,8 @@ class GatedStage(BankStage):
         return plan_of(self, uses, weights, probabilities=self.probabilities().detach())
 
     def report(self) -> dict[str, float]:
-        """Return the mean density while training and after the freeze."""
+        """Return the mean density, and the mean number of experts kept by equation 4."""
         return {
-            "density": float(self.probabilities().detach().sum(dim=1).mean()),
+            "density": float(self.density().detach().mean()),
             "experts": float(self.selection().sum(dim=1).float().mean()),
         }

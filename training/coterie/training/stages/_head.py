@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -46,10 +47,14 @@ class HeadStage(Stage):
             heads = [LinearHead(size, width) for _ in members[: 1 if alike else None]] * (
                 len(members) if alike else 1
             )
-            self.weights.append(nn.Parameter(torch.stack([head.weight.detach() * init_scale for head in heads])))
+            self.weights.append(
+                nn.Parameter(torch.stack([head.weight.detach() * init_scale for head in heads]))
+            )
             self.biases.append(nn.Parameter(torch.stack([head.bias.detach() * init_scale for head in heads])))
             group[members] = number
             member[members] = torch.arange(len(members))
+        # In a list, so that its weights are not among this module's.
+        self._template = [LinearHead(size, self.width).eval()]
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("member", member, persistent=False)
         self.register_buffer("shift", torch.zeros(len(tasks), self.width))
@@ -97,4 +102,4 @@ class HeadStage(Stage):
                     "bias": (self.biases[number][member].detach() * scale + shift).clone(),
                 }
             )
-        return FrozenBank(template=LinearHead(self.size, self.width).eval(), tensors=tuple(tensors))
+        return FrozenBank(template=copy.deepcopy(self._template[0]), tensors=tuple(tensors))

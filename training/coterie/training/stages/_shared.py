@@ -11,13 +11,14 @@ from coterie.training.stages._base import BankStage, Draw, plan_of
 
 
 class HardStage(BankStage):
-    """Hard parameter sharing (Caruana 1993): every task uses the one block, which runs once for each state."""
+    """Hard parameter sharing (Caruana 1993): every task uses the one block, once for each state."""
 
     kind = "hard"
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Run the block on the states ``[S, ...]``; questions go on reading where they did."""
-        return State(self.bank.run(state.values, torch.zeros_like(state.position)), state.position)
+        block = torch.zeros(len(state.values), dtype=torch.int64)
+        return State(self.bank.run(state.values, block), state.position)
 
     def plan(self) -> StagePlan:
         """Return the plan: block 0 for everybody."""
@@ -41,7 +42,7 @@ class SpecificStage(BankStage):
 def run_assigned(
     stage: BankStage, state: State, block: Tensor, weights: dict[str, Tensor] | None = None
 ) -> State:
-    """Run the one block ``[B]`` of each question, once for each distinct state; the questions read the results."""
+    """Run each question's one block ``[B]``, once for each distinct state; the questions read the results."""
     pairs = distinct_pairs(block, state.position, len(state.values))
     values = stage.bank.run(state.values[pairs.state], pairs.block, weights)
     return State(values, pairs.index)

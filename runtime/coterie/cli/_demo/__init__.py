@@ -1,0 +1,1 @@
+"""The parts of ``coterie demo``: train, export, ask over every transport, time, and tell."""

@@ -1,0 +1,124 @@
+"""``coterie inspect``: what it says is what the manifest and the plan hold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coterie.runtime import parse_manifest
+
+from .conftest import Command
+
+
+@pytest.fixture(scope="module")
+def summary(bundle: Path) -> dict[str, Any]:
+    # Without what only the extras bring: a bundle needs the base install alone.
+    absent = ["torch", "onnx", "yaml", "sklearn", "scipy", "safetensors", "bentoml", "grpc", "starlette"]
+    script = (
+        f"import sys\nfor name in {absent}:\n    sys.modules[name] = None\n"
+        "from coterie.cli.main import run\nrun(sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "inspect", str(bundle), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    loaded: dict[str, Any] = json.loads(done.stdout)
+    return loaded
+
+
+def test_json_says_what_the_manifest_holds(summary: dict[str, Any], bundle: Path) -> None:
+    manifest = parse_manifest((bundle / "manifest.json").read_bytes())
+    assert summary["kind"] == "bundle"
+    assert [task["name"] for task in summary["tasks"]] == list(manifest.plan.tasks)
+    for task, entry in zip(summary["tasks"], manifest.tasks, strict=True):
+        assert task["labels"] == list(entry.task.labels)
+        assert task["metrics"] == entry.metrics
+    for shown, stage in zip(summary["stages"], manifest.plan.stages, strict=True):
+        assert (shown["trained_blocks"], shown["kept_blocks"]) == (stage.trained_blocks, len(stage.blocks))
+        assert shown["density"] == pytest.approx(stage.density().mean())
+    groups = manifest.plan.stage("groups")
+    for at, block in enumerate(groups.blocks):
+        members = [
+            task for task, own in zip(manifest.plan.tasks, groups.assignment(), strict=True) if own == at
+        ]
+        assert summary["clusters"]["groups"][block.name] == members
+    experts = manifest.plan.stage("experts")
+    for task, row in zip(manifest.plan.tasks, experts.mixing_matrix(), strict=True):
+        assert list(summary["experts"]["experts"][task].values()) == pytest.approx(row[row != 0].tolist())
+    assert summary["parity"]["max_abs_error"] == manifest.parity.max_abs_error
+    assert summary["provenance"]["seed"] == 0
+
+
+def test_sizes_are_those_of_the_files(summary: dict[str, Any], bundle: Path) -> None:
+    sizes = summary["sizes"]
+    assert sizes["report"] == (bundle / "report.html").stat().st_size
+    assert sizes["bundle"] + sizes["report"] == sum(path.stat().st_size for path in bundle.iterdir())
+    assert sizes["router"] == (bundle / "router.onnx").stat().st_size
+    assert sizes["standalone_per_bundle"] == pytest.approx(sizes["standalone"] / sizes["bundle"], abs=1e-3)
+
+
+def test_pairs_that_share_nothing_are_counted(summary: dict[str, Any], bundle: Path) -> None:
+    plan = parse_manifest((bundle / "manifest.json").read_bytes()).plan
+    used = np.concatenate([stage.mixing_matrix() != 0 for stage in plan.stages], axis=1)
+    used = used[:, ~used.all(axis=0)]
+    count = len(plan.tasks)
+    apart = [
+        [plan.tasks[one], plan.tasks[other]]
+        for one in range(count)
+        for other in range(one + 1, count)
+        if not (used[one] & used[other]).any()
+    ]
+    assert summary["sharing"] == {
+        "pairs": 15,
+        "pairs_sharing_nothing": len(apart),
+        "sharing_nothing": apart,
+    }
+
+
+def test_the_terminal_shows_the_same(coterie: Command, summary: dict[str, Any], bundle: Path) -> None:
+    output = coterie("inspect", bundle).output
+    for task in summary["tasks"]:
+        line = next(line for line in output.splitlines() if line.startswith(task["name"]))
+        assert f"{task['metrics']['dev']['accuracy']:.4f}" in line
+        assert f"{task['metrics']['test']['accuracy']:.4f}" in line
+    for stage in summary["stages"]:
+        line = next(line for line in output.splitlines() if line.startswith(stage["name"] + " "))
+        assert f"{stage['parameters']:,}" in line
+    for members in summary["clusters"]["groups"].values():
+        assert ", ".join(members) in output
+    for what in ("all tasks as standalone files", "largest difference from torch", "seed 0"):
+        assert what in output
+
+
+def test_a_run_is_shown_without_torch_and_has_the_bundles_plan(
+    coterie: Command, summary: dict[str, Any], run: Path
+) -> None:
+    result = coterie("inspect", run, "--json")
+    of_run = json.loads(result.stdout)
+    assert of_run["kind"] == "run"
+    for part in ("stages", "clusters", "experts", "sharing", "tasks"):
+        assert of_run[part] == summary[part]
+    assert "sizes" not in of_run
+    assert "a run of 6 tasks over float32 [n, 4]" in coterie("inspect", run).output
+
+
+def test_long_lists_are_cut_and_counted(bundle: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from coterie.cli._render import show
+    from coterie.cli._summary import summarise
+
+    text = StringIO()
+    show(summarise(bundle), Console(file=text, width=120), rows=4)
+    assert text.getvalue().count("... and 2 more (--all shows them)") == 2

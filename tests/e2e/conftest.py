@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from coterie.cli.main import app
+from coterie.runtime import Engine, TaskSpec, load
+from coterie.runtime.serving import Addresses, running_server
+from coterie.training import Run, load_run
+
+from .projects import PROJECTS
+
+TEXTS = ["a fine gripping books", "awful flat music it", "the sturdy tools", "never seen words"]
+ROWS = 7
+
+
+def coterie(*arguments: object) -> str:
+    """Run a command in this process; return what it printed."""
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def coterie_process(*arguments: object, **more: Any) -> subprocess.Popen[str]:
+    """Start a command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "coterie.cli", *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **more,
+    )
+
+
+@dataclass(frozen=True)
+class Made:
+    """A project that was trained and exported by the commands."""
+
+    name: str
+    config: Path
+    run_folder: Path
+    bundle: Path
+
+    @cached_property
+    def run(self) -> Run:
+        return load_run(self.run_folder)
+
+    @cached_property
+    def engine(self) -> Engine:
+        return load(self.bundle, threads=1)
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        return self.run.data.tasks
+
+    @cached_property
+    def inputs(self) -> Any:
+        """Some inputs as a client gives them: texts, or an array [R, ...]."""
+        return TEXTS if self.name == "texts" else self.run.samples()[:ROWS]
+
+    @cached_property
+    def tensor(self) -> np.ndarray[Any, Any]:
+        """The same inputs as the graphs take them, [R, ...]."""
+        if self.name == "texts":
+            encoder = self.engine.bundle.text
+            assert encoder is not None
+            return encoder.encode(TEXTS)
+        return np.ascontiguousarray(self.inputs)
+
+    @cached_property
+    def expected(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Each task's scores [R, C_task], by the torch model as it was trained."""
+        row = torch.arange(len(self.tensor))
+        with torch.no_grad():
+            return {
+                task.name: self.run.model(
+                    torch.from_numpy(self.tensor), row, torch.full_like(row, at)
+                ).numpy()[:, : task.width]
+                for at, task in enumerate(self.tasks)
+            }
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    projects = {}
+    for name, write in PROJECTS.items():
+        folder = tmp_path_factory.mktemp(name)
+        config, run, bundle = write(folder), folder / "run", folder / "bundle"
+        coterie("train", config, "--run", run, "--quiet")
+        coterie("export", run, bundle)
+        projects[name] = Made(name, config, run, bundle)
+    return projects
+
+
+@pytest.fixture(scope="session")
+def served(made: dict[str, Made]) -> Iterator[dict[str, Addresses]]:
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(running_server(each.bundle, threads=1)) for name, each in made.items()
+        }
+
+
+@pytest.fixture(params=list(PROJECTS))
+def project(request: pytest.FixtureRequest, made: dict[str, Made]) -> Made:
+    return made[request.param]
+
+
+@pytest.fixture
+def address(project: Made, served: dict[str, Addresses]) -> Addresses:
+    return served[project.name]

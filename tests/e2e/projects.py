@@ -1,0 +1,141 @@
+"""Three small projects: data on disk and a YAML file, as a user would have them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+FAST = {"epochs": 8, "batch_size": 32, "lr": 5e-3, "gate_lr": 5e-2, "threads": 1}
+
+
+def cluster(name: str, clusters: int, width: int) -> dict[str, Any]:
+    block = {"kind": "linear", "width": width, "residual": True, "init_scale": 0.3}
+    return {
+        "kind": "cluster",
+        "name": name,
+        "clusters": clusters,
+        "warmup": 1,
+        "freeze_after": 6,
+        "block": block,
+    }
+
+
+def features(folder: Path) -> Path:
+    """A wide CSV with empty cells: classifications of 2, 3 and 5 classes, yes/no labels, numbers."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((240, 6)).round(4)
+    total = x @ rng.standard_normal((6, 4))
+    columns: dict[str, list[Any]] = {f"x_{at}": x[:, at].tolist() for at in range(6)}
+    columns["mood"] = np.array(["bad", "fair", "good"])[np.digitize(total[:, 0], (-1, 1))].tolist()
+    columns["size"] = np.array(["xs", "s", "m", "l", "xl"])[np.digitize(total[:, 1], (-2, -1, 1, 2))].tolist()
+    columns["odd"] = np.array(["no", "yes"])[(total[:, 0] * total[:, 1] > 0).astype(int)].tolist()
+    columns["is spam"] = (total[:, 2] > 0).astype(int).tolist()
+    columns["urgent"] = (total[:, 2] + total[:, 3] > 0).astype(int).tolist()
+    columns["price"] = (10 + 3 * total[:, 3]).round(3).tolist()
+    columns["weight"] = (total[:, 0] - total[:, 3]).round(3).tolist()
+    tasks = list(columns)[6:]
+    for name in tasks:
+        for row in rng.choice(240, 40, replace=False):
+            columns[name][row] = ""
+    _write_csv(folder / "table.csv", list(columns), list(zip(*columns.values(), strict=True)))
+    kinds = {"is spam": "multilabel", "urgent": "multilabel", "price": "regression", "weight": "regression"}
+    data = {
+        "kind": "table",
+        "path": "table.csv",
+        "features": "x_*",
+        "target": tasks,
+        "task_kind": kinds,
+        "dev_share": 0.2,
+        "test_share": 0.2,
+    }
+    stages = [
+        {"kind": "hard", "name": "trunk", "block": {"kind": "linear", "width": 16}},
+        {"kind": "gated", "name": "experts", "experts": 4, "mixture": "gaussian", "density_penalty": 0.1}
+        | {"block": {"kind": "mlp", "widths": [12, 8]}},
+        cluster("cluster1", 2, 8),
+        cluster("cluster2", 4, 8),
+    ]
+    return _write(folder, "features", data, stages)
+
+
+def texts(folder: Path) -> Path:
+    """A long CSV: three shops' reviews, good or bad."""
+    rng = np.random.default_rng(1)
+    shared = {"good": ["fine", "lovely", "great"], "bad": ["dull", "awful", "poor"]}
+    own = {"books": ["gripping", "long"], "music": ["loud", "flat"], "tools": ["sturdy", "broken"]}
+    rows = []
+    for number in range(300):
+        shop = list(own)[number % 3]
+        label = ("good", "bad")[number // 3 % 2]
+        words = [
+            *rng.choice(shared[label], 2),
+            own[shop][label == "bad"],
+            shop,
+            *rng.choice(["a", "the", "it"], 3),
+        ]
+        rows.append((shop, label, " ".join(rng.permutation(words))))
+    _write_csv(folder / "reviews.csv", ["shop", "verdict", "review"], rows)
+    data = {"kind": "table", "path": "reviews.csv", "task": "shop", "target": "verdict", "text": "review"}
+    stages = [
+        {
+            "kind": "hard",
+            "name": "trunk",
+            "block": {"kind": "ngram_bag", "width": 8, "ngrams": 2, "buckets": 512},
+        },
+        {"kind": "gated", "name": "experts", "experts": 3, "mixture": "mean", "density_penalty": 0.05}
+        | {"block": {"kind": "linear", "width": 8}},
+        cluster("cluster1", 2, 8),
+    ]
+    return _write(folder, "texts", data | {"dev_share": 0.2}, stages)
+
+
+def images(folder: Path) -> Path:
+    """A NumPy archive of 8 x 8 images: where the bright spot is, how bright, how large."""
+    rng = np.random.default_rng(2)
+    count = 240
+    pixels = rng.integers(0, 60, (count, 8, 8, 1))
+    row, column, shade = rng.integers(0, 2, count), rng.integers(0, 2, count), rng.integers(0, 3, count)
+    for at in range(count):
+        top, left = 4 * row[at], 4 * column[at]
+        pixels[at, top : top + 4, left : left + 4] += 60 * (1 + shade[at])
+    np.savez(
+        folder / "spots.npz",
+        images=pixels.clip(0, 255).astype(np.uint8),
+        row=row,
+        quarter=2 * row + column,
+        shade=shade,
+        mean=pixels.mean(axis=(1, 2, 3)).astype(np.float32),
+    )
+    data = {
+        "kind": "arrays",
+        "path": "spots.npz",
+        "images": "images",
+        "target": ["quarter", "shade", "mean"],
+        "dev_share": 0.2,
+    }
+    stages = [
+        {"kind": "gated", "name": "experts", "experts": 4, "mixture": "ones", "density_penalty": 0.1}
+        | {"block": {"kind": "conv", "filters": [6, 6]}},
+        {"kind": "hard", "name": "neck", "block": {"kind": "linear", "width": 12}},
+        cluster("cluster1", 2, 12),
+    ]
+    return _write(folder, "images", data, stages)
+
+
+PROJECTS = {"features": features, "texts": texts, "images": images}
+
+
+def _write(folder: Path, name: str, data: dict[str, Any], stages: list[dict[str, Any]]) -> Path:
+    path = folder / f"{name}.yaml"
+    config = {"name": name, "data": data, "model": {"stages": stages}, "trainer": FAST}
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def _write_csv(path: Path, header: list[str], rows: list[Any]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])

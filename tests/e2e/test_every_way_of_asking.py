@@ -1,0 +1,168 @@
+"""One number by every way there is: torch, plain ONNX Runtime, the engine, HTTP, gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
+
+from coterie.runtime import ROUTER, load
+from coterie.runtime.serving import Addresses
+
+from .conftest import TEXTS, Made, coterie
+
+Scores = Mapping[str, np.ndarray[Any, Any]]
+
+TOLERANCE = 1e-4
+
+
+def check(project: Made, answer: Callable[[str], np.ndarray[Any, Any]]) -> None:
+    for task in project.tasks:
+        scores = answer(task.name)
+        assert scores.shape == (len(project.tensor), task.width)
+        np.testing.assert_allclose(scores, project.expected[task.name], rtol=0, atol=TOLERANCE)
+
+
+def check_many(project: Made, scores: np.ndarray[Any, Any]) -> None:
+    """Check scores [R * N, C] of every task about every input, task by task."""
+    rows = len(project.tensor)
+    for at, task in enumerate(project.tasks):
+        part = scores[at * rows : (at + 1) * rows]
+        np.testing.assert_allclose(part[:, : task.width], project.expected[task.name], rtol=0, atol=TOLERANCE)
+        assert not part[:, task.width :].any()
+
+
+def every_question(project: Made) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    rows, tasks = len(project.tensor), len(project.tasks)
+    return np.tile(np.arange(rows), tasks), np.repeat(np.arange(tasks), rows)
+
+
+def session(path: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def triton(transport: str, address: Addresses) -> tuple[Any, Any]:
+    if transport == "HTTP":
+        return triton_http, triton_http.InferenceServerClient(address.http)
+    return triton_grpc, triton_grpc.InferenceServerClient(address.grpc)
+
+
+def tensors(module: Any, project: Made, **more: np.ndarray[Any, Any]) -> list[Any]:
+    """Return the project's inputs, raw as a client has them, and more inputs by name."""
+    if project.name == "texts":
+        arrays = {"text": (np.array([text.encode() for text in TEXTS], dtype=object), "BYTES")}
+    else:
+        entry = project.run.data.input
+        arrays = {entry.name: (project.tensor, {"float32": "FP32", "uint8": "UINT8"}[entry.dtype])}
+    arrays |= {name: (array, "INT64") for name, array in more.items()}
+    made = []
+    for name, (array, datatype) in arrays.items():
+        made.append(module.InferInput(name, list(array.shape), datatype))
+        made[-1].set_data_from_numpy(array)
+    return made
+
+
+def test_the_projects_hold_what_they_are_meant_to_test(made: dict[str, Made]) -> None:
+    tasks = made["features"].tasks
+    assert {task.kind for task in tasks} == {"classification", "multilabel", "regression"}
+    assert {task.width for task in tasks if task.kind == "classification"} == {2, 3, 5}
+    kinds = [stage.kind for stage in made["features"].run.model.plan().stages]
+    assert kinds == ["hard", "hard", "gated", "cluster", "cluster", "head"]  # the first one standardises
+    for project in made.values():
+        plan = project.run.model.plan()
+        assert any(stage.mixes for stage in plan.stages)
+        assert any(
+            stage.kind == "cluster" and len(stage.blocks) < stage.trained_blocks for stage in plan.stages
+        )
+
+
+def test_the_frozen_model(project: Made) -> None:
+    frozen = project.run.model.freeze()
+    inputs = torch.from_numpy(project.tensor)
+    names = [task.name for task in project.tasks]
+    check(project, lambda task: frozen.scores(names.index(task), inputs).numpy())
+
+
+def test_task_graphs_in_plain_onnx_runtime(project: Made) -> None:
+    manifest = project.engine.bundle.manifest
+    graphs = {entry.task.name: entry.graph for entry in manifest.tasks}
+    feeds = {manifest.inputs[0].name: project.tensor}
+    check(project, lambda task: session(project.bundle / graphs[task]).run(["scores"], feeds)[0])
+
+
+def test_the_router_graph_in_plain_onnx_runtime(project: Made) -> None:
+    manifest = project.engine.bundle.manifest
+    row, task = every_question(project)
+    feeds = {manifest.inputs[0].name: project.tensor, "row": row, "task": task}
+    check_many(project, session(project.bundle / manifest.router).run(["scores"], feeds)[0])
+
+
+@pytest.mark.parametrize("mode", ["router", "task"])
+def test_the_engine(project: Made, mode: Any) -> None:
+    engine = load(project.bundle, mode=mode, threads=1)
+    check(project, lambda task: engine.predict(task, project.inputs).scores)
+    check_many(project, engine.predict_many(project.inputs, *every_question(project)).scores)
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+def test_each_task_as_a_model_through_tritonclient(project: Made, address: Addresses, transport: str) -> None:
+    module, client = triton(transport, address)
+    inputs = tensors(module, project)
+    check(project, lambda task: client.infer(task, inputs).as_numpy("scores"))
+
+
+@pytest.mark.parametrize("transport", ["HTTP", "gRPC"])
+def test_the_router_as_a_model_through_tritonclient(
+    project: Made, address: Addresses, transport: str
+) -> None:
+    module, client = triton(transport, address)
+    row, task = every_question(project)
+    result = client.infer(ROUTER, tensors(module, project, row=row, task=task))
+    check_many(project, result.as_numpy("scores"))
+
+
+def test_plain_json(project: Made, address: Addresses) -> None:
+    inputs = project.inputs if project.name == "texts" else project.tensor.tolist()
+    answers = httpx.post(f"http://{address.http}/ask", json={"inputs": inputs}, timeout=30).json()["answers"]
+    assert len(answers) == len(inputs)
+
+    def scores(task: str) -> np.ndarray[Any, Any]:
+        return np.array([list(answer[task]["scores"].values()) for answer in answers])
+
+    check(project, scores)
+    for answer in answers:
+        for task in project.tasks:
+            given = answer[task.name]
+            if task.kind == "classification":
+                assert given["label"] == max(given["probabilities"], key=given["probabilities"].get)
+                assert sum(given["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+            elif task.kind == "regression":
+                assert given["probabilities"] is None
+
+
+def test_a_standalone_file_needs_no_other(project: Made, tmp_path: Path) -> None:
+    entry = project.run.data.input.name
+
+    def alone(task: str) -> np.ndarray[Any, Any]:
+        file = tmp_path / "alone.onnx"
+        coterie("export", project.bundle, "--standalone", task, "-o", file)
+        assert [path.name for path in tmp_path.iterdir()] == ["alone.onnx"]
+        scores: np.ndarray[Any, Any] = session(file).run(["scores"], {entry: project.tensor})[0]
+        return scores
+
+    check(project, alone)
+
+
+def test_raw_text_over_http_is_understood(made: dict[str, Made], served: dict[str, Addresses]) -> None:
+    good_and_bad = ["a fine lovely great gripping books", "dull awful poor long books"]
+    body = {"task": "books", "inputs": good_and_bad}
+    answer = httpx.post(f"http://{served['texts'].http}/predict", json=body, timeout=30).json()
+    assert [each["label"] for each in answer["answers"]] == ["good", "bad"]

@@ -1,0 +1,68 @@
+"""The dependency arrows: cli -> all, lazily; exporter -> training, runtime; training -> a part of runtime."""
+
+from __future__ import annotations
+
+import pytest
+
+from .sources import Module, folder_of, modules
+
+SHARED = {f"coterie.runtime.{name}" for name in ("errors", "plan", "tasks", "manifest", "text")}
+SERVERS = ("coterie.runtime.serving", "coterie.runtime.service")
+LAZY = ("coterie.cli._demo",)
+"""Parts of a command that are themselves imported only when it is called."""
+NEEDS_AN_EXTRA = ("coterie.training", "coterie.exporter", *SERVERS)
+
+
+def ours(module: Module) -> list[str]:
+    return [each.module for each in module.imports if each.module.split(".")[0] == "coterie"]
+
+
+def starts(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def of(package: str) -> list[Module]:
+    return [module for module in modules() if module.package == package]
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("runtime", ("coterie.runtime",)),
+        ("training", ("coterie.training", *sorted(SHARED))),
+        ("exporter", ("coterie.exporter", "coterie.training", "coterie.runtime")),
+    ],
+)
+def test_a_package_imports_only_what_its_arrows_allow(package: str, allowed: tuple[str, ...]) -> None:
+    found = of(package)
+    assert found
+    wrong = [f"{m.name}: {name}" for m in found for name in ours(m) if not starts(name, *allowed)]
+    assert wrong == []
+
+
+def test_commands_import_what_needs_an_extra_only_when_they_are_called() -> None:
+    wrong = [
+        f"{module.name}:{each.line}: {each.module}"
+        for module in of("cli")
+        if not starts(module.name, *LAZY)
+        for each in module.imports
+        if each.at_import and starts(each.module, *NEEDS_AN_EXTRA, *LAZY)
+    ]
+    assert wrong == []
+
+
+def test_nobody_imports_the_command_line() -> None:
+    others = [module for module in modules() if module.package != "cli"]
+    assert [m.name for m in others for name in ours(m) if starts(name, "coterie.cli")] == []
+
+
+def test_the_engine_is_reached_without_the_servers() -> None:
+    others = [module for module in of("runtime") if not starts(module.name, *SERVERS)]
+    assert [m.name for m in others for name in ours(m) if starts(name, *SERVERS)] == []
+
+
+def test_coterie_is_a_namespace_that_nobody_owns() -> None:
+    assert not (folder_of("runtime").parent / "__init__.py").exists()
+    import coterie
+
+    assert coterie.__file__ is None

@@ -1,0 +1,412 @@
+"""Whole trainings, small ones: repeatability, resuming, stopping, and what a run folder holds."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tests.training.making import LINEAR, dataset_of, questions, run_config, task
+
+from coterie.runtime.errors import CheckpointError, TrainingError
+from coterie.runtime.plan import SharingPlan
+from coterie.training import Run, RunConfig, Watcher, load_data, load_run, train
+from coterie.training.checkpoint import load_weights
+
+DROPPED = {**LINEAR, "dropout": 0.2}
+CLUSTER = {"kind": "cluster", "name": "layer", "clusters": 2, "warmup": 1, "freeze_after": 4, "block": LINEAR}
+GATED = {"kind": "gated", "name": "experts", "experts": 3, "density_warmup": 3, "block": DROPPED}
+STAGES = [{"kind": "hard", "name": "trunk", "block": DROPPED}, GATED, CLUSTER]
+
+
+def config_of(stages: list[dict[str, Any]] = STAGES, **trainer: Any) -> RunConfig:
+    """Everything that has a state: dropout, gates, shadow weights, a freeze in the middle, a schedule."""
+    options = {"epochs": 6, "schedule": "linear", "optimizer": "adamw", "weight_decay": 0.01}
+    return run_config(stages, **{**options, **trainer})
+
+
+class StopError(Exception):
+    """The training is killed."""
+
+
+class Killer(Watcher):
+    """Ends a training after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def batch(self, **_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StopError
+
+
+class Copier(Watcher):
+    """Copies the run folder at the end of an epoch, as a machine that dies there would leave it."""
+
+    def __init__(self, folder: Path, copy: Path, epoch: int) -> None:
+        self.folder, self.copy, self.at = folder, copy, epoch
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        if record["epoch"] == self.at:
+            shutil.copytree(self.folder, self.copy)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A training that nothing interrupted."""
+    return train(config_of(), tmp_path_factory.mktemp("whole") / "run")
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Two run folders hold the same weights, optimiser states, generators and history, byte for byte."""
+    assert (one / "best.safetensors").read_bytes() == (other / "best.safetensors").read_bytes()
+    assert history(one) == history(other)
+    checkpoints = sorted(path.name for path in (one / "checkpoints").iterdir())
+    assert checkpoints == sorted(path.name for path in (other / "checkpoints").iterdir())
+    for name in checkpoints:
+        for file in ("model.safetensors", "state.safetensors", "state.json"):
+            assert (one / "checkpoints" / name / file).read_bytes() == (
+                other / "checkpoints" / name / file
+            ).read_bytes(), f"{name}/{file}"
+    for file in ("plan.json", "metrics.json", "samples.safetensors"):
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+
+
+def test_the_same_seed_gives_the_same_run_byte_for_byte(whole: Run, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    train(config_of(), tmp_path / "again")
+    assert_same(whole.folder, tmp_path / "again")
+
+
+def test_another_seed_gives_other_weights(whole: Run, tmp_path: Path) -> None:
+    other = train(config_of().model_copy(update={"seed": 1}), tmp_path / "other")
+    assert (other.folder / "best.safetensors").read_bytes() != (
+        whole.folder / "best.safetensors"
+    ).read_bytes()
+
+
+# A batch has 48 of 6 x 24 = 144 inputs: 3 batches an epoch. The layer is clustered in epoch 2, frozen in 5.
+@pytest.mark.parametrize("batches", [1, 7, 14], ids=["at once", "while clustered", "while frozen"])
+def test_a_killed_training_resumes_as_if_it_had_not_been(whole: Run, tmp_path: Path, batches: int) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(StopError):
+        train(config_of(), folder, watcher=Killer(batches))
+    assert len(history(folder)) == (batches - 1) // 3
+    train(config_of(), folder)
+    assert_same(whole.folder, folder)
+
+
+@pytest.mark.parametrize("epoch", [2, 4, 5])
+def test_a_run_folder_copied_midway_goes_on_to_the_same_end(whole: Run, tmp_path: Path, epoch: int) -> None:
+    folder, copy = tmp_path / "run", tmp_path / "copy"
+    with pytest.raises(StopError):
+        train(config_of(), folder, watcher=_Both(Copier(folder, copy, epoch), Killer(3 * epoch + 1)))
+    # What a kill in the middle of writing leaves behind.
+    (copy / "checkpoints" / ".epoch-00009").mkdir()
+    (copy / "history.jsonl").open("a").write('{"epoch": 9, "tr')
+    train(config_of(), copy)
+    shutil.rmtree(copy / "checkpoints" / ".epoch-00009")
+    assert_same(whole.folder, copy)
+
+
+class _Both(Watcher):
+    def __init__(self, *watchers: Watcher) -> None:
+        self.watchers = watchers
+
+    def batch(self, *, loss: float, density: float | None) -> None:
+        for each in self.watchers:
+            each.batch(loss=loss, density=density)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        for each in self.watchers:
+            each.epoch(record)
+
+
+@pytest.fixture
+def interrupted(whole: Run, tmp_path: Path) -> Path:
+    """A copy of the whole run, without what is written at its end."""
+    folder = tmp_path / "interrupted"
+    shutil.copytree(whole.folder, folder)
+    return folder
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_serves(
+    whole: Run, interrupted: Path, file: str, damage: str
+) -> None:
+    newest = interrupted / "checkpoints" / "epoch-00006"
+    path = newest / file
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=f"{file} is missing or damaged: delete the folder epoch-00006"):
+        train(config_of(), interrupted)
+    if file == "state.json":
+        shutil.rmtree(newest)
+        train(config_of(), interrupted)
+        assert history(interrupted) == history(whole.folder)
+        weights = (whole.folder / "checkpoints" / newest.name / "model.safetensors").read_bytes()
+        assert (newest / "model.safetensors").read_bytes() == weights
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole: Run, interrupted: Path, tmp_path: Path) -> None:
+    other = train(config_of([STAGES[0]], epochs=1), tmp_path / "other")
+    file = interrupted / "checkpoints" / "epoch-00006" / "model.safetensors"
+    shutil.copy(other.folder / "best.safetensors", file)
+    with pytest.raises(CheckpointError, match="not of this model"):
+        train(config_of(), interrupted)
+    model = load_run(whole.folder).model
+    with pytest.raises(CheckpointError, match="not of this model"):
+        load_weights(model, other.folder / "best.safetensors")
+
+
+def test_a_folder_of_another_run_is_refused(whole: Run, interrupted: Path) -> None:
+    before = (interrupted / "config.yaml").read_bytes()
+    with pytest.raises(TrainingError, match=r"another configuration \(config.yaml differs\)"):
+        train(config_of(lr=0.5), interrupted)
+    with pytest.raises(TrainingError, match=r"another data \(data.json differs\)"):
+        train(config_of(), interrupted, dataset=load_data(run_config(STAGES, data={"seed": 5}).data))
+    assert (interrupted / "config.yaml").read_bytes() == before
+
+
+def test_a_finished_run_is_not_trained_again(whole: Run, interrupted: Path) -> None:
+    class Never(Watcher):
+        def batch(self, **_: object) -> None:
+            raise StopError
+
+    train(config_of(), interrupted, watcher=Never())
+    assert_same(whole.folder, interrupted)
+
+
+# ---- what is in the folder
+
+
+def test_a_run_folder_holds_what_it_promises(whole: Run) -> None:
+    folder = whole.folder
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "best.safetensors", "checkpoints", "config.yaml", "data.json", "history.jsonl", "metrics.json",
+        "plan.json", "plots", "samples.safetensors", "tensorboard",
+    }  # fmt: skip
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
+        "epoch-00005",
+        "epoch-00006",
+    ]
+    plots = {path.name for path in (folder / "plots").iterdir()}
+    assert plots == {
+        "training.png", "assignments-layer.png", "gates-experts.png", "correlation-experts.png",
+    }  # fmt: skip
+    assert all((folder / "plots" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for name in plots)
+    plan = SharingPlan.model_validate_json((folder / "plan.json").read_text())
+    assert plan == whole.model.plan()
+    assert [stage.name for stage in plan.stages] == ["input", "trunk", "experts", "layer", "head"]
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"dev", "test"}
+    assert whole.samples().shape == (72, 6)
+
+
+def test_the_history_has_a_line_an_epoch(whole: Run) -> None:
+    records = history(whole.folder)
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["train"]["loss"] < records[0]["train"]["loss"]
+    assert set(records[0]["dev"]["tasks"]) == {spec.name for spec in whole.data.tasks}
+    assert records[0]["stages"]["experts"]["density"] == pytest.approx(1.5, abs=0.3)
+    assert records[0]["assignments"] == {}
+    assert set(records[1]["assignments"]["layer"]) == {0, 1}
+    # The assignment is final after the freeze.
+    assert records[4]["assignments"] == records[5]["assignments"]
+    assert records[5]["stages"]["layer"] == {"clusters": 2, "moved": 0, "ari": 1.0}
+    assert len(records[0]["gates"]["experts"]) == 6
+
+
+def test_tensorboard_has_the_same_scalars(whole: Run) -> None:
+    events = EventAccumulator(str(whole.folder / "tensorboard"))
+    events.Reload()
+    wanted = [record["train"]["loss"] for record in history(whole.folder)]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(wanted)
+    assert [event.step for event in events.Scalars("dev/metric")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_finished_run_is_loaded_without_its_data(whole: Run) -> None:
+    loaded = load_run(whole.folder)
+    assert loaded.metrics == whole.metrics
+    assert loaded.config == whole.config
+    inputs, (row, number) = torch.randn(5, 6) * 3 + 1, questions(20, rows=5, number_of_tasks=6)
+    assert torch.equal(loaded.model(inputs, row, number), whole.model(inputs, row, number))
+    frozen = loaded.model.freeze()
+    torch.testing.assert_close(
+        frozen(inputs, row, number), whole.model(inputs, row, number), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_statistics_of_the_inputs_are_part_of_the_weights(whole: Run) -> None:
+    values = load_data(whole.config.data).splits["train"].inputs.batch(np.arange(144))
+    with safe_open(whole.folder / "best.safetensors", "pt") as file:
+        mean = file.get_tensor(next(filter(lambda name: name.endswith("mean"), file.keys())))
+    torch.testing.assert_close(mean, torch.from_numpy(values.mean(0)), atol=1e-5, rtol=0)
+
+
+def test_a_folder_that_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a finished run"):
+        load_run(tmp_path)
+
+
+def test_samples_that_are_lost_are_missed_only_when_asked_for(interrupted: Path) -> None:
+    (interrupted / "samples.safetensors").write_bytes(b"")
+    run = load_run(interrupted)
+    with pytest.raises(CheckpointError, match="samples"):
+        run.samples()
+
+
+def test_damaged_best_weights_are_refused(interrupted: Path) -> None:
+    path = interrupted / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged: train the run again"):
+        load_run(interrupted)
+
+
+# ---- when to stop, and what is best
+
+
+def test_the_best_epoch_is_the_best_on_dev_and_its_weights_are_kept(whole: Run) -> None:
+    records = history(whole.folder)
+    best, value = 0, -np.inf
+    for record in records:
+        is_best = bool(record["assignments"]) and record["dev"]["metric"] > value
+        assert record["best"] == is_best
+        if is_best:
+            best, value = record["epoch"], record["dev"]["metric"]
+    assert best > 1
+    assert whole.mean_metric("dev") == pytest.approx(value)
+
+
+def test_patience_ends_a_training_that_does_not_improve_and_resuming_does_not_revive_it(
+    tmp_path: Path,
+) -> None:
+    config = config_of([STAGES[0]], epochs=9, patience=2, lr=1e-12)
+    for _ in range(2):
+        train(config, tmp_path / "run")
+        assert [record["best"] for record in history(tmp_path / "run")] == [True, False, False]
+
+
+def test_a_training_that_ends_unclustered_says_so(tmp_path: Path) -> None:
+    config = config_of([{**CLUSTER, "warmup": 3, "freeze_after": None}], epochs=2)
+    with pytest.raises(TrainingError, match="longer than the warm-up"):
+        train(config, tmp_path / "run")
+    assert not any(record["best"] for record in history(tmp_path / "run"))
+
+
+def test_the_loss_can_be_what_the_best_is_best_in(tmp_path: Path) -> None:
+    train(config_of([STAGES[0]], epochs=3, monitor="loss"), tmp_path / "run")
+    losses = [record["dev"]["loss"] for record in history(tmp_path / "run")]
+    wanted = [loss < min(losses[:index], default=np.inf) for index, loss in enumerate(losses)]
+    assert [record["best"] for record in history(tmp_path / "run")] == wanted
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_with_where_and_what_to_do(tmp_path: Path) -> None:
+    config = config_of(
+        [{"kind": "hard", "block": {**LINEAR, "activation": "none"}}], lr=1e30, optimizer="sgd"
+    )
+    with pytest.raises(TrainingError, match=r"at epoch 1, batch \d: use a smaller lr"):
+        train(config, tmp_path / "run")
+
+
+# ---- global state
+
+
+def test_a_training_leaves_threads_and_random_generators_as_they_were(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    random.seed(6)
+    np.random.seed(7)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(StopError):
+            train(config_of(), tmp_path / "run", watcher=Killer(8))
+        train(config_of(), tmp_path / "run")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.array_equal(np.random.get_state()[1], before[2])
+
+
+# ---- known ways to fail
+
+
+def test_gates_that_all_close_still_leave_each_task_an_expert(tmp_path: Path) -> None:
+    gated = {"kind": "gated", "name": "experts", "experts": 4, "density_penalty": 50.0, "block": LINEAR}
+    run = train(config_of([gated], epochs=4, gate_lr=2.0, schedule="constant"), tmp_path / "run")
+    stage = run.model.gated_stages()[0]
+    assert float(stage.density().detach().max()) < 0.5
+    assert all(len(used) == 1 for used in run.model.plan().stage("experts").uses)
+    inputs, (row, number) = torch.randn(5, 6), questions(20, rows=5, number_of_tasks=6)
+    torch.testing.assert_close(run.model.freeze()(inputs, row, number), run.model(inputs, row, number))
+
+
+def test_experts_do_not_collapse_into_one(tmp_path: Path) -> None:
+    gated = {"kind": "gated", "name": "experts", "experts": 3, "density_penalty": 0.0, "block": LINEAR}
+    run = train(config_of([gated], epochs=4, schedule="constant"), tmp_path / "run")
+    flat = run.model.gated_stages()[0].bank.flat()
+    distance = torch.cdist(flat, flat) + 9 * torch.eye(3)
+    assert distance.min() > 0.5
+    assert len(run.model.plan().stage("experts").blocks) > 1
+
+
+@pytest.mark.parametrize("balance", ["questions", "tasks"])
+def test_unlike_tasks_of_unlike_sizes_with_missing_labels_train_without_nan(
+    tmp_path: Path, balance: str
+) -> None:
+    generator = np.random.default_rng(0)
+    nan = float("nan")
+    specs = [
+        task("large"),
+        task("small", width=3),
+        task("labels", "multilabel", 2),
+        task("one", "regression", 1),
+    ]
+    number = np.array([0] * 80 + [1] * 5 + [2] * 20 + [3])
+    inputs = generator.standard_normal((106, 6)) + 5
+    target = np.full((106, 2), nan)
+    target[:80, 0] = generator.random(80) < 0.05  # one class is rare
+    target[80:85, 0] = [0, 1, 2, 2, 1]
+    target[85:105] = generator.random((20, 2)) < 0.5
+    target[85:100, 0], target[95:105, 1] = nan, nan  # questions 95 to 99 have no label at all
+    target[105, 0] = 1e4
+    target[:3, 0] = nan
+    data = dataset_of(specs, inputs, range(106), number, target)
+    config = config_of(
+        [GATED, CLUSTER], batch_size=8, task_balance=balance, gradient_clip=1.0, gate_samples=1
+    )
+    run = train(config, tmp_path / "run", dataset=data)
+    assert all(torch.isfinite(each).all() for each in run.model.parameters())
+    assert run.metrics["dev"]["large"]["accuracy"] > 0.8
+    with torch.no_grad():
+        answer = run.model(
+            torch.from_numpy(inputs[105:].astype(np.float32)), torch.tensor([0]), torch.tensor([3])
+        )
+    assert float(answer[0, 0]) == pytest.approx(1e4, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+def test_all_optimisers_train(tmp_path: Path, name: str) -> None:
+    stages = [{**GATED, "block": LINEAR}, {**CLUSTER, "freeze_after": 2}]
+    train(config_of(stages, optimizer=name, epochs=3, lr=0.02, gate_samples=1), tmp_path / "run")
+    losses = [record["train"]["loss"] for record in history(tmp_path / "run")]
+    assert losses[-1] < losses[0]

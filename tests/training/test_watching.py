@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+from rich.console import Console
+from tests.training.making import LINEAR, model_of, tasks
+
+from coterie.training import ConsoleWatcher
+from coterie.training.history import History, read_history
+from coterie.training.plots import save_plots, task_correlation
+
+
+def record(epoch: int, **more: object) -> dict[str, object]:
+    return {"epoch": epoch, "train": {"loss": 1.5 / epoch}, "stages": {}, "assignments": {}, **more}
+
+
+def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "history.jsonl").write_text(json.dumps(record(1)) + "\n" + json.dumps(record(2))[:-4])
+    assert read_history(tmp_path) == [record(1)]
+
+
+def test_a_history_goes_on_from_the_epoch_of_the_checkpoint(tmp_path: Path) -> None:
+    for keep, epochs in ((0, (1, 2, 3)), (1, (2,))):
+        history = History(tmp_path, keep=keep)
+        for epoch in epochs:
+            history.add(record(epoch))
+        history.close()
+    assert read_history(tmp_path) == [record(1), record(2)]
+
+
+def test_a_watcher_prints_a_line_an_epoch_where_there_is_no_terminal() -> None:
+    text = io.StringIO()
+    watcher = ConsoleWatcher(Console(file=text, width=200))
+    watcher.start(epochs=2, batches=1, done=0)
+    for epoch in (1, 2):
+        watcher.batch(loss=0.5, density=2.25)
+        stages = {"experts": {"density": 2.25}, "layer": {"moved": 3}}
+        dev = {"loss": 0.25, "metric": 0.875}
+        watcher.epoch(record(epoch, stages=stages, dev=dev, best=epoch == 2))
+    watcher.end()
+    first, second = text.getvalue().strip().splitlines()
+    for part in ("epoch   1", "loss 1.5000", "metric 0.8750", "experts density 2.25", "layer moved 3"):
+        assert part in first
+    assert "best" in second
+    assert "best" not in first
+
+
+def test_a_bar_shows_loss_density_and_metric_on_a_terminal() -> None:
+    text = io.StringIO()
+    watcher = ConsoleWatcher(Console(file=text, width=200, force_terminal=True))
+    watcher.start(epochs=1, batches=2, done=0)
+    watcher.epoch(record(1, dev={"loss": 0.25, "metric": 0.875}))
+    watcher.batch(loss=0.5, density=2.25)
+    watcher.end()
+    assert "loss 0.5000 density 2.25 dev 0.8750" in text.getvalue()
+
+
+def test_the_correlation_of_tasks_is_numpys() -> None:
+    rows = np.random.default_rng(0).random((4, 9))
+    np.testing.assert_allclose(task_correlation(rows), np.corrcoef(rows), atol=1e-12)
+    assert np.isfinite(task_correlation(np.full((3, 4), 0.5))).all()
+
+
+@pytest.mark.parametrize("count", [3, 300])
+def test_pictures_of_any_number_of_tasks_have_a_bearable_size(tmp_path: Path, count: int) -> None:
+    stages = [
+        {"kind": "gated", "experts": 4, "block": LINEAR},
+        {"kind": "cluster", "clusters": 2, "block": LINEAR},
+    ]
+    model = model_of(stages, tasks(count))
+    with torch.no_grad():
+        model.gated_stages()[0].logits.normal_()
+    labels = (np.arange(count) % 2).tolist()
+    lines = [json.dumps(record(epoch, assignments={"cluster": labels})) for epoch in (1, 2)]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines) + "\n")
+    paths = save_plots(tmp_path, model)
+    assert {path.stem for path in paths} == {
+        "training",
+        "assignments-cluster",
+        "gates-gated",
+        "correlation-gated",
+    }
+    for path in paths:
+        assert max(imread(path).shape) < 3500
