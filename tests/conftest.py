@@ -1,4 +1,4 @@
-"""What holds for all tests: nothing is written into the repository or into anybody's home."""
+"""What holds for all tests: one thread, and nothing written into the repository or into anybody's home."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ hypothesis.settings.load_profile("coterie")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give libraries that write at import a home that vanishes."""
+    """Set what libraries read at import; give those that write then a home that vanishes."""
     home = tempfile.mkdtemp(prefix="coterie-tests-")
     _HOMES.append(home)
+    # The tests' models are tiny: more threads would only wait for each other, most of all on a busy machine.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.update(BENTOML_HOME=f"{home}/bentoml", BENTOML_DO_NOT_TRACK="True", MPLCONFIGDIR=home)
 
 

@@ -122,3 +122,12 @@ def test_long_lists_are_cut_and_counted(bundle: Path) -> None:
     text = StringIO()
     show(summarise(bundle), Console(file=text, width=120), rows=4)
     assert text.getvalue().count("... and 2 more (--all shows them)") == 2
+
+
+def test_the_words_that_are_known_without_torch_are_the_trainings_own() -> None:
+    from coterie.cli import _folders, _render
+    from coterie.training import metrics, run
+
+    assert (_folders.RUN_CONFIG, _folders.RUN_DATA) == (run.CONFIG, run.DATA)
+    assert (_folders.RUN_PLAN, _folders.RUN_METRICS) == (run.PLAN, run.METRICS)
+    assert _render._PRIMARY == metrics.PRIMARY

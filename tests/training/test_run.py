@@ -109,6 +109,15 @@ def test_a_killed_training_resumes_as_if_it_had_not_been(whole: Run, tmp_path: P
     assert_same(whole.folder, folder)
 
 
+def test_the_baseline_of_single_draws_is_resumed(tmp_path: Path) -> None:
+    config = config_of([GATED], epochs=3, gate_samples=1)
+    with pytest.raises(StopError):
+        train(config, tmp_path / "run", watcher=Killer(5))
+    train(config, tmp_path / "run")
+    train(config, tmp_path / "whole")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("epoch", [2, 4, 5])
 def test_a_run_folder_copied_midway_goes_on_to_the_same_end(whole: Run, tmp_path: Path, epoch: int) -> None:
     folder, copy = tmp_path / "run", tmp_path / "copy"

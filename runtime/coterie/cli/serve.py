@@ -12,8 +12,8 @@ from coterie.cli._extras import extra
 
 EXAMPLES = (
     "Examples:\n\n"
-    "$ coterie serve bundles/digits\n\n"
-    "$ coterie serve bundles/digits --host 0.0.0.0 --http-port 8000 --grpc-port 8001 --threads 1\n\n"
+    "$ coterie serve bundles/reviews\n\n"
+    "$ coterie serve bundles/reviews --host 0.0.0.0 --http-port 8000 --grpc-port 8001 --threads 1\n\n"
     "$ curl localhost:3000/tasks\n\n"
     '$ curl localhost:3000/ask --json \'{"inputs": ["a fine book"]}\''
 )

@@ -122,7 +122,7 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], said: str
         ({"clusters": [4, 2]}, "a later layer has at least as many clusters"),
         ({"clusters": [30]}, "more clusters than tasks"),
         ({"expert_sets": 30}, "more sets of experts than tasks"),
-        ({"task_kind": "classification"}, "at least 2 classes"),
+        ({"task_kind": "classification", "outputs": 1}, "at least 2 classes"),
     ],
 )
 def test_impossible_plants_are_refused(change: dict[str, Any], said: str) -> None:
