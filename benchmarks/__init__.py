@@ -1,1 +1,1 @@
-"""Benchmarks: each module is a command, ``python -m benchmarks.NAME``, and writes ``benchmarks/results/NAME.json``."""
+"""Benchmarks: each module is a command, ``python -m benchmarks.NAME``, that writes ``results/NAME.json``."""

@@ -22,7 +22,7 @@ WIDTH, HIDDEN, ROWS, TASKS = 256, 512, 512, 20
 
 
 def step(experts: int, density: int) -> Callable[[], None]:
-    """Return a forward and backward step of a gated layer in which a row draws ``density`` experts on average."""
+    """Return a step, forward and backward, in which a row draws ``density`` experts on average."""
     torch.manual_seed(0)
     config = MlpConfig(widths=(HIDDEN, WIDTH))
     bank = Bank(lambda: config.build(InputShape(dims=(WIDTH,))), experts)
@@ -60,7 +60,7 @@ def main() -> None:
     path = write_result(
         "gate_cost",
         {
-            "what": f"forward and backward of one gated layer, {ROWS} rows, experts {WIDTH}-{HIDDEN}-{WIDTH}, one thread",
+            "what": f"forward and backward, {ROWS} rows, experts {WIDTH}-{HIDDEN}-{WIDTH}, one thread",
             "milliseconds": {name: round(value * 1e3, 2) for name, value in seconds.items()},
             "against_dense": ratios,
         },

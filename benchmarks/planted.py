@@ -30,8 +30,8 @@ def recover(preset: str, seed: int, overrides: tuple[str, ...]) -> dict[str, Any
     """Train on planted data of that seed, with that seed; compare what was found with what was planted.
 
     Returns:
-        The adjusted Rand index of each cluster layer, and the number of pairs of tasks that share an expert and
-        should not, or do not and should.
+        The adjusted Rand index of each cluster layer, and the number of pairs of tasks that share an expert
+        and should not, or do not and should.
     """
     config = load_run_config(
         preset, overrides=[f"seed={seed}", f"data.seed={seed}", "trainer.threads=1", *overrides]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
-from coterie.training import Dataset, ModelConfig, MultiTaskModel, RunConfig, build_model
+from coterie.training import Dataset, ModelConfig, MultiTaskModel, RunConfig, Watcher, build_model
 from coterie.training._load_config import load_config
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block, InputShape, LinearConfig
@@ -137,3 +137,19 @@ def slow_answer(
     """Answer question by question: ``forward(task, input [1, ...])``."""
     pairs = zip(row.tolist(), number.tolist(), strict=True)
     return torch.cat([forward(each, inputs[index : index + 1]) for index, each in pairs])
+
+
+class StopError(Exception):
+    """The training is killed."""
+
+
+class Killer(Watcher):
+    """Ends a training after some batches."""
+
+    def __init__(self, batches: int) -> None:
+        self.left = batches
+
+    def batch(self, **_: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise StopError

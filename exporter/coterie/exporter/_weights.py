@@ -66,6 +66,8 @@ class WeightStore:
     def write(self, path: Path) -> WeightFile:
         """Write all arrays as safetensors; the same arrays give the same bytes, whatever their order."""
         save_file({key: self._arrays[key] for key in sorted(self._arrays)}, path)
+        # The library makes the file private; a server may well be another user.
+        path.chmod(0o644)
         return WeightFile.read(path)
 
 

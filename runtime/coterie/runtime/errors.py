@@ -23,6 +23,7 @@ from collections.abc import Iterable
 
 _SHOWN = 50
 
+
 class CoterieError(Exception):
     """Root of coterie's errors; the message says what was wrong, where, and what to do next."""
 
@@ -55,7 +56,9 @@ class MissingExtraError(CoterieError):
 
     def __init__(self, extra: str, purpose: str) -> None:
         self.extra = extra
-        super().__init__(f"{purpose} needs an extra that is not installed; run: pip install 'coterie[{extra}]'")
+        super().__init__(
+            f"{purpose} needs an extra that is not installed; run: pip install 'coterie[{extra}]'"
+        )
 
 
 class TrainingError(CoterieError):

@@ -20,7 +20,7 @@ class TaskSpec(BaseModel):
     name: str = Field(min_length=1, max_length=200)
     kind: TaskKind
     labels: tuple[str, ...] = Field(min_length=1)
-    """Class names (classification), label names (multilabel) or target names (regression), in output order."""
+    """Names of the classes, of the labels (multilabel) or of the numbers (regression), in output order."""
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

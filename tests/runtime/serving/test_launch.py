@@ -144,3 +144,35 @@ def test_bentoml_alone_refuses_to_start_without_a_bundle(tmp_path: Path) -> None
     )
     assert done.returncode != 0
     assert "COTERIE_BUNDLE" in done.stdout + done.stderr
+
+
+def test_serve_takes_the_rest_of_its_settings_from_the_environment(
+    features: HandMade, tmp_path: Path
+) -> None:
+    port = _free_port()
+    address = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-m", "coterie.cli", "serve", str(features.path)),
+            *("--http-port", str(port), "--grpc-port", "0", "--threads", "1"),
+        ],
+        env=os.environ | {"COTERIE_MAX_BODY": "100"},
+        cwd=tmp_path,
+    ) as server:
+        try:
+            wait_until_ready(address)
+            assert httpx.post(f"{address}/ask", json={"inputs": [[0.0] * 100]}).status_code == 413
+        finally:
+            server.terminate()
+    assert server.returncode == 0
+
+
+def wait_until_ready(address: str) -> None:
+    for _ in range(300):
+        try:
+            if httpx.get(f"{address}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError("the server is not ready after a minute")

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 
 from coterie.runtime._bundle import load_bundle
 from coterie.runtime.errors import ConfigError, CoterieError, MissingExtraError
-from coterie.runtime.serving._settings import Settings
+from coterie.runtime.serving._settings import PREFIX, Settings
 
 SERVICE = "coterie.runtime.service:CoterieService"
 _LOG_TAIL = 20
@@ -58,12 +58,17 @@ def serve(
         workers: Server processes.
         threads: Threads that one run of the engine may use, in each worker; by default one a core.
 
+    What has no argument here is taken from the environment: ``COTERIE_MAX_BODY`` and the like.
+
     Raises:
         MissingExtraError: If ``coterie[serve]`` is not installed.
         BundleError: If the bundle cannot be loaded.
         ConfigError: If a port is in use or a setting is wrong.
     """
-    settings = _settings(bundle, host, grpc_port, workers, threads)
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    settings = _settings(
+        bundle, inherited, grpc_host=host, grpc_port=grpc_port, workers=workers, threads=threads
+    )
     problems = [
         f"{name}: {port} is in use on {host}, choose another"
         for name, port in (("http_port", http_port), ("grpc_port", grpc_port))
@@ -105,7 +110,10 @@ def running_server(
     """
     host = "127.0.0.1"
     http_port, grpc_port = _free_ports(host, 2)
-    wanted = _settings(bundle, host, grpc_port if grpc else 0, workers, threads, **settings)
+    port = grpc_port if grpc else 0
+    wanted = _settings(
+        bundle, {}, grpc_host=host, grpc_port=port, workers=workers, threads=threads, **settings
+    )
     with tempfile.TemporaryDirectory(prefix="coterie-") as home:
         log = Path(home) / "server.log"
         with log.open("wb") as output:
@@ -118,28 +126,17 @@ def running_server(
             _stop(process, wanted.shutdown_seconds + 10)
 
 
-def _settings(
-    bundle: str | os.PathLike[str], host: str, grpc_port: int, workers: int, threads: int | None, **more: Any
-) -> Settings:
+def _settings(bundle: str | os.PathLike[str], inherited: Mapping[str, str], **values: Any) -> Settings:
     """Verify the bundle and the settings here, where an error is a message and not a worker's log."""
     if any(find_spec(module) is None for module in _EXTRA):
         raise MissingExtraError("serve", "serving")
-    path = load_bundle(bundle).path
-    values = {
-        "bundle": path,
-        "grpc_host": host,
-        "grpc_port": grpc_port,
-        "workers": workers,
-        "threads": threads,
-    }
-    environment = {
-        f"COTERIE_{name.upper()}": str(value)
-        for name, value in {**values, **more}.items()
-        if value is not None
-    }
-    unknown = [name for name in more if name not in Settings.model_fields]
+    unknown = [name for name in values if name not in Settings.model_fields]
     if unknown:
         raise ConfigError("the server has no such settings", unknown)
+    values["bundle"] = load_bundle(bundle).path
+    environment = dict(inherited) | {
+        f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None
+    }
     return Settings.from_environment(environment)
 
 
