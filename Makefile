@@ -45,6 +45,7 @@ test: lint
 bench: $(READY)
 	$(PY) -m benchmarks.gate_cost
 	$(PY) -m benchmarks.planted
+	$(PY) -m coterie.cli demo --json benchmarks/results/demo.json
 	$(if $(DATA),$(PY) -m benchmarks.text_quality --data.path "$(DATA)")
 
 wheel: $(READY)

@@ -18,10 +18,10 @@ from coterie.training.blocks import InputShape, MlpConfig
 from coterie.training.dispatch import State
 from coterie.training.stages import Draw, GatedStage
 
-WIDTH, HIDDEN, ROWS, TASKS = 256, 512, 512, 20
+WIDTH, HIDDEN, TASKS = 256, 512, 20
 
 
-def step(experts: int, density: int) -> Callable[[], None]:
+def step(rows: int, experts: int, density: int) -> Callable[[], None]:
     """Return a step, forward and backward, in which a row draws ``density`` experts on average."""
     torch.manual_seed(0)
     config = MlpConfig(widths=(HIDDEN, WIDTH))
@@ -29,12 +29,12 @@ def step(experts: int, density: int) -> Callable[[], None]:
     gated = density < experts
     stage = GatedStage("experts", TASKS, bank, probability=density / experts if gated else 0.5, gated=gated)
     stage.train()
-    inputs, row = torch.randn(ROWS, WIDTH), torch.arange(ROWS)
-    task = torch.randint(TASKS, (ROWS,))
+    inputs, row = torch.randn(rows, WIDTH), torch.arange(rows)
+    task = torch.randint(TASKS, (rows,))
     generator = torch.Generator().manual_seed(0)
 
     def run() -> None:
-        draw = Draw(generator, torch.zeros(ROWS))
+        draw = Draw(generator, torch.zeros(rows))
         result = stage(State(inputs, row), task, draw).values
         (result.square().mean() + 0 * draw.log_probability.sum()).backward()
         stage.zero_grad(set_to_none=True)
@@ -45,27 +45,23 @@ def step(experts: int, density: int) -> Callable[[], None]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    by_density = {f"M=16 k={k}": step(16, k) for k in (1, 2, 4, 8, 16)}
-    by_experts = {f"M={m} k=4": step(m, 4) for m in (8, 32, 64)}
-    seconds = side_by_side({**by_density, **by_experts}, rounds=rounds)
-    dense = seconds["M=16 k=16"]
-    table = Table("step", "ms", "against dense M=16", box=None)
-    for name, value in seconds.items():
-        table.add_row(name, f"{value * 1e3:.1f}", f"{value / dense:.2f}")
+    table = Table("rows", "M", "k", "ms", "against all 16 experts", box=None)
+    results = []
+    for rows in (512, 2048):
+        cases = [(16, k) for k in (1, 2, 4, 8, 16)] + [(m, 4) for m in (8, 32, 64)]
+        seconds = side_by_side({f"{m} {k}": step(rows, m, k) for m, k in cases}, rounds=rounds, warmup=1)
+        for m, k in cases:
+            taken, ratio = seconds[f"{m} {k}"], seconds[f"{m} {k}"] / seconds["16 16"]
+            table.add_row(str(rows), str(m), str(k), f"{taken * 1e3:.1f}", f"{ratio:.2f}")
+            results.append(
+                {"rows": rows, "M": m, "k": k, "ms": round(taken * 1e3, 2), "against_all_16": round(ratio, 3)}
+            )
     Console().print(table)
-    ratios = {name: round(value / dense, 3) for name, value in seconds.items()}
-    path = write_result(
-        "gate_cost",
-        {
-            "what": f"forward and backward, {ROWS} rows, experts {WIDTH}-{HIDDEN}-{WIDTH}, one thread",
-            "milliseconds": {name: round(value * 1e3, 2) for name, value in seconds.items()},
-            "against_dense": ratios,
-        },
-    )
-    Console().print(f"written: {path}")
+    what = f"forward and backward of a gated layer, experts {WIDTH}-{HIDDEN}-{WIDTH}, one thread"
+    Console().print(f"written: {write_result('gate_cost', {'what': what, 'steps': results})}")
 
 
 if __name__ == "__main__":
