@@ -41,10 +41,12 @@ def test_a_watcher_prints_a_line_an_epoch_where_there_is_no_terminal() -> None:
     for epoch in (1, 2):
         watcher.batch(loss=0.5, density=2.25)
         stages = {"experts": {"density": 2.25}, "layer": {"moved": 3}}
-        dev = {"loss": 0.25, "metric": 0.875}
+        dev = {"loss": 0.25, "metric": 0.875, "tasks": {"one": {"accuracy": 1.0}, "two": {"accuracy": 0.75}}}
         watcher.epoch(record(epoch, stages=stages, dev=dev, best=epoch == 2))
     watcher.end()
-    first, second = text.getvalue().strip().splitlines()
+    first, second, _, *tasks = text.getvalue().strip().splitlines()
+    assert "lowest two 0.7500" in first
+    assert " ".join(" ".join(tasks).split()) == "two 0.7500 one 1.0000"
     for part in ("epoch   1", "loss 1.5000", "metric 0.8750", "experts density 2.25", "layer moved 3"):
         assert part in first
     assert "best" in second
@@ -55,7 +57,7 @@ def test_a_bar_shows_loss_density_and_metric_on_a_terminal() -> None:
     text = io.StringIO()
     watcher = ConsoleWatcher(Console(file=text, width=200, force_terminal=True))
     watcher.start(epochs=1, batches=2, done=0)
-    watcher.epoch(record(1, dev={"loss": 0.25, "metric": 0.875}))
+    watcher.epoch(record(1, dev={"loss": 0.25, "metric": 0.875, "tasks": {}}))
     watcher.batch(loss=0.5, density=2.25)
     watcher.end()
     assert "loss 0.5000 density 2.25 dev 0.8750" in text.getvalue()

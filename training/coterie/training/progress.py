@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -13,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Watcher:
@@ -48,6 +51,7 @@ class ConsoleWatcher(Watcher):
             disable=not self._console.is_terminal,
         )
         self._status = ""
+        self._best: dict[str, Any] = {}
 
     def start(self, *, epochs: int, batches: int, done: int) -> None:
         """Show the bar."""
@@ -67,6 +71,11 @@ class ConsoleWatcher(Watcher):
         if "dev" in record:
             self._status = f" dev {record['dev']['metric']:.4f}"
             parts.append(f"dev loss {record['dev']['loss']:.4f} metric {record['dev']['metric']:.4f}")
+            tasks = primary_by_task(record["dev"]["tasks"])
+            if tasks:
+                lowest = min(tasks, key=lambda task: tasks[task])
+                self._status += f" lowest {lowest} {tasks[lowest]:.4f}"
+                parts.append(f"lowest {lowest} {tasks[lowest]:.4f}")
         for name, values in record["stages"].items():
             if "density" in values:
                 parts.append(f"{name} density {values['density']:.2f}")
@@ -74,8 +83,21 @@ class ConsoleWatcher(Watcher):
                 parts.append(f"{name} moved {values['moved']}")
         if record.get("best"):
             parts.append("best")
-        self._console.print("  ".join(parts), highlight=False)
+            self._best = record
+        self._console.print("  ".join(parts), highlight=False, markup=False)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Take the bar away; print what each task scored on dev in the best epoch."""
         self._bar.stop()
+        tasks = primary_by_task(self._best.get("dev", {}).get("tasks", {}))
+        if tasks:
+            lines = (f"{task} {value:.4f}" for task, value in sorted(tasks.items(), key=lambda item: item[1]))
+            self._console.print(f"on dev, best epoch {self._best['epoch']}:", highlight=False)
+            self._console.print(Columns(map(Text, lines), padding=(0, 3)))
+
+
+def primary_by_task(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return each task's primary metric, of those that it has."""
+    order = ("roc_auc", "r2", "accuracy")
+    found = {task: next((each[name] for name in order if name in each), None) for task, each in tasks.items()}
+    return {task: value for task, value in found.items() if value is not None}
