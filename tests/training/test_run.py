@@ -12,23 +12,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training.making import LINEAR, Killer, StopError, questions, run_config
+from tests.training.making import Killer, StopError, questions, run_config
+from tests.training.runs import GATED, STAGES, config_of, history
 
 from coterie.runtime.errors import CheckpointError, TrainingError
 from coterie.runtime.plan import SharingPlan
-from coterie.training import Run, RunConfig, Watcher, load_data, load_run, train
+from coterie.training import Run, Watcher, load_data, load_run, train
 from coterie.training.checkpoint import load_weights
-
-DROPPED = {**LINEAR, "dropout": 0.2}
-CLUSTER = {"kind": "cluster", "name": "layer", "clusters": 2, "warmup": 1, "freeze_after": 4, "block": LINEAR}
-GATED = {"kind": "gated", "name": "experts", "experts": 3, "density_warmup": 3, "block": DROPPED}
-STAGES = [{"kind": "hard", "name": "trunk", "block": DROPPED}, GATED, CLUSTER]
-
-
-def config_of(stages: list[dict[str, Any]] = STAGES, **trainer: Any) -> RunConfig:
-    """Everything that has a state: dropout, gates, shadow weights, a freeze in the middle, a schedule."""
-    options = {"epochs": 6, "schedule": "linear", "optimizer": "adamw", "weight_decay": 0.01}
-    return run_config(stages, **{**options, **trainer})
 
 
 class Copier(Watcher):
@@ -40,17 +30,6 @@ class Copier(Watcher):
     def epoch(self, record: dict[str, Any]) -> None:
         if record["epoch"] == self.at:
             shutil.copytree(self.folder, self.copy)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing interrupted."""
-    return train(config_of(), tmp_path_factory.mktemp("whole") / "run")
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
 
 
 def assert_same(one: Path, other: Path) -> None:

@@ -2,41 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tests.training.making import LINEAR, Killer, StopError, dataset_of, questions, run_config, task
+from tests.training.making import LINEAR, Killer, StopError, dataset_of, questions, task
+from tests.training.runs import CLUSTER, GATED, STAGES, config_of, history
 
 from coterie.runtime.errors import TrainingError
-from coterie.training import Run, RunConfig, train
-
-DROPPED = {**LINEAR, "dropout": 0.2}
-CLUSTER = {"kind": "cluster", "name": "layer", "clusters": 2, "warmup": 1, "freeze_after": 4, "block": LINEAR}
-GATED = {"kind": "gated", "name": "experts", "experts": 3, "density_warmup": 3, "block": DROPPED}
-STAGES = [{"kind": "hard", "name": "trunk", "block": DROPPED}, GATED, CLUSTER]
-
-
-def config_of(stages: list[dict[str, Any]] = STAGES, **trainer: Any) -> RunConfig:
-    """Everything that has a state: dropout, gates, shadow weights, a freeze in the middle, a schedule."""
-    options = {"epochs": 6, "schedule": "linear", "optimizer": "adamw", "weight_decay": 0.01}
-    return run_config(stages, **{**options, **trainer})
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A training that nothing interrupted."""
-    return train(config_of(), tmp_path_factory.mktemp("whole") / "run")
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    records = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
-
+from coterie.training import Run, train
 
 # ---- when to stop, and what is best
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from coterie.runtime.errors import ConfigError
 from coterie.training._load_config import check_config, read_yaml
@@ -75,9 +74,3 @@ def _find(source: str | Path) -> Path:
         f"{source} is neither a preset nor a file{hint}",
         [f"the presets are {', '.join(names)}", "or give a YAML file"],
     )
-
-
-def preset_text(name: str) -> dict[str, Any]:
-    """Return a preset as it is written, for a program that builds on it."""
-    raw: dict[str, Any] = read_yaml(_find(name))[0]
-    return raw
