@@ -59,9 +59,7 @@ class Trainer:
         self._train = BatchSource(
             dataset.splits["train"], len(dataset.tasks), balance=settings.task_balance == "tasks"
         )
-        self._dev = (
-            BatchSource(dataset.splits["dev"], len(dataset.tasks)) if "dev" in dataset.splits else None
-        )
+        self._dev = BatchSource(dataset.splits["dev"], len(dataset.tasks))
         self._loss = QuestionLoss(dataset.tasks, model.head.scale, label_smoothing=settings.label_smoothing)
         self._dev_loss = QuestionLoss(dataset.tasks, model.head.scale)
         self._optimizer = make_optimizer(model, settings, config.model)
@@ -111,13 +109,10 @@ class Trainer:
             "stages": self._stage_reports(),
         }
         self.model.eval()
-        if self._dev is not None:
-            scores = evaluate(self.model, self._dev, self.model.tasks, self._dev_loss)
-            record["dev"] = {"loss": scores.loss, "metric": scores.metric, "tasks": scores.tasks}
-            value = scores.metric if self.config.trainer.monitor == "metric" else -scores.loss
-            record["best"] = self._judge(epoch, value)
-        else:
-            record["best"] = self._judge(epoch, float(epoch))
+        scores = evaluate(self.model, self._dev, self.model.tasks, self._dev_loss)
+        record["dev"] = {"loss": scores.loss, "metric": scores.metric, "tasks": scores.tasks}
+        value = scores.metric if self.config.trainer.monitor == "metric" else -scores.loss
+        record["best"] = self._judge(epoch, value)
         record["assignments"] = {
             stage.name: stage.labels.tolist() for stage in self.model.cluster_stages() if stage.clustered
         }
