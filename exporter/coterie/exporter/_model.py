@@ -77,16 +77,11 @@ def prune(frozen: FrozenModel) -> FrozenModel:
     for stage, bank in zip(frozen.plan.stages, frozen.banks, strict=True):
         used = sorted(stage.users())
         place = {block: index for index, block in enumerate(used)}
-        kept = StagePlan(
-            name=stage.name,
-            kind=stage.kind,
-            trained_blocks=stage.trained_blocks,
-            blocks=tuple(stage.blocks[block] for block in used),
-            uses=tuple(tuple(place[block] for block in blocks) for blocks in stage.uses),
-            weights=stage.weights,
-            gate_probabilities=stage.gate_probabilities,
-        )
-        stages.append(kept)
+        kept = {
+            "blocks": tuple(stage.blocks[block] for block in used),
+            "uses": tuple(tuple(place[block] for block in blocks) for blocks in stage.uses),
+        }
+        stages.append(stage.model_copy(update=kept))
         banks.append(FrozenBank(template=bank.template, tensors=tuple(bank.tensors[block] for block in used)))
     plan = SharingPlan(tasks=frozen.plan.tasks, stages=tuple(stages))
     return replace(frozen, plan=plan, banks=tuple(banks))

@@ -1,6 +1,7 @@
 """The manifest of a bundle: the one file that says what all the others are.
 
-Version 1. A reader refuses a newer version; an older one stays readable.
+A reader refuses a newer version; an older one stays readable. Version 2 added stages that concatenate or read
+columns, and tagging.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from coterie.runtime.errors import BundleError
 from coterie.runtime.plan import SharingPlan
 from coterie.runtime.tasks import TaskSpec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 

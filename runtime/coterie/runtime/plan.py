@@ -13,7 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-StageKind = Literal["hard", "specific", "cluster", "gated", "head"]
+StageKind = Literal[
+    "hard", "specific", "soft", "cluster", "gated", "shared_private", "input_gated", "stitched", "head"
+]
+
+Combine = Literal["sum", "concat"]
 
 
 class _Frozen(BaseModel):
@@ -45,6 +49,13 @@ class StagePlan(_Frozen):
     """For each task, the mixture weight of each of those blocks; 1.0 where nothing is mixed."""
     gate_probabilities: tuple[tuple[float, ...], ...] | None = None
     """Gated layers: p(t), [N, trained_blocks]."""
+    combine: Combine = "sum"
+    """How a task's blocks become one state: added up by their weights, or put one after the other along the
+    last axis (shared and private networks), each times its weight."""
+    columns: tuple[int, ...] | None = None
+    """Stages that compute every task's state at once, such as stitched columns and gates that depend on the
+    input: the one block's result is [R, columns, ...], and task t reads the column ``columns[t]``. Nothing of
+    such a stage can be cut. None: a task reads the whole result."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -55,12 +66,24 @@ class StagePlan(_Frozen):
                 raise ValueError("every task uses at least one block, with one weight for each")
             if list(used) != sorted(set(used)) or used[0] < 0 or used[-1] >= len(self.blocks):
                 raise ValueError("a task's blocks are ascending, distinct and among the stage's blocks")
+        if self.columns is not None:
+            if len(self.columns) != len(self.uses) or min(self.columns) < 0:
+                raise ValueError("every task reads one column")
+            if any(
+                used != (0,) or weight != (1.0,) for used, weight in zip(self.uses, self.weights, strict=True)
+            ):
+                raise ValueError("a stage with columns has one block, which every task uses as it is")
         return self
 
     @property
     def mixes(self) -> bool:
         """Whether any task weights or adds up blocks, rather than using one of them as it is."""
         return any(weight != (1.0,) for weight in self.weights)
+
+    @property
+    def dense(self) -> bool:
+        """Whether every task's state is computed for every input, so that no task can leave a part out."""
+        return self.columns is not None
 
     def mixing_matrix(self) -> npt.NDArray[np.float32]:
         """Return the mixing matrix A, [N, B]."""

@@ -81,10 +81,12 @@ class FrozenModel:
         states = inputs
         for stage, bank in zip(self.plan.stages, self.banks, strict=True):
             parts = [bank.run(block, states) for block in stage.uses[task]]
-            if stage.weights[task] == (1.0,):
-                states = parts[0]
+            if stage.weights[task] != (1.0,):
+                parts = [part * weight for part, weight in zip(parts, stage.weights[task], strict=True)]
+            if stage.combine == "concat":
+                states = torch.cat(parts, dim=-1)
             else:
-                states = torch.stack(
-                    [part * weight for part, weight in zip(parts, stage.weights[task], strict=True)]
-                ).sum(0)
+                states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+            if stage.columns is not None:
+                states = states[:, stage.columns[task]]
         return states

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +13,20 @@ from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.plan import SharingPlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.bank import Bank
-from coterie.training.blocks import Block, InputShape, build_block
-from coterie.training.config import (
-    AnyStageConfig,
-    ClusterConfig,
-    GatedConfig,
-    ModelConfig,
-    SpecificConfig,
-)
+from coterie.training.blocks import Block, InputShape
+from coterie.training.config import ModelConfig
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenModel
-from coterie.training.stages import ClusterStage, Draw, GatedStage, HardStage, HeadStage, SpecificStage, Stage
+from coterie.training.stages import (
+    AnyStageConfig,
+    ClusterStage,
+    Draw,
+    GatedStage,
+    HardStage,
+    HeadStage,
+    Site,
+    Stage,
+)
 
 _TITLE = "the model cannot be built from its configuration:"
 
@@ -122,24 +126,28 @@ def build_model(
     Raises:
         ConfigError: If the stages do not fit together; lists every mistake that can be seen.
     """
-    names, starts = _names(config.stages), _starts(config.stages)
-    mistakes = _mistakes(config.stages, names, starts, len(tasks))
+    specs, names = tuple(tasks), _names(config.stages)
+    sites, mistakes = [], []
+    start = 0
+    for index, (stage, name) in enumerate(zip(config.stages, names, strict=True)):
+        sites.append(Site(name=name, tasks=specs, shape=shape, start=start, seed=seed))
+        if name in {"input", "head", *names[:index]}:
+            mistakes.append(f"model.stages.{index}.name: {name!r} is taken: choose another")
+        mistakes += [f"model.stages.{index}.{mistake}" for mistake in stage.mistakes(sites[-1])]
+        start = stage.standing(start)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stages: list[Stage] = []
         if first is not None:
-            stages.append(HardStage("input", len(tasks), Bank(lambda: first, 1)))
+            stages.append(HardStage("input", len(specs), Bank(lambda: first, 1)))
             shape = InputShape(dims=tuple(first(_raw_example(input)).shape[1:]))
-        for index, (stage, name, start) in enumerate(zip(config.stages, names, starts, strict=True)):
+        for index, (stage, site) in enumerate(zip(config.stages, sites, strict=True)):
             try:
-                block, following = build_block(stage.block, shape)
+                made, shape = stage.build(replace(site, shape=shape))
             except ConfigError as error:
                 # The shapes after this stage are not known: what follows cannot be judged.
-                raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.block: {error}"]) from error
-            if not mistakes:
-                make = _again(block, stage, shape)
-                stages.append(_build_stage(stage, name, len(tasks), make, start=start, seed=seed))
-            shape = following
+                raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.{error}"]) from error
+            stages.append(made)
         if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
             mistakes.append(
                 f"model.head: the heads take vectors (D,), but the last stage's output is {shape}: end "
@@ -148,47 +156,8 @@ def build_model(
         if mistakes:
             raise ConfigError(_TITLE, mistakes)
         head, size = config.head, shape.vector("head")
-        stages.append(HeadStage("head", size, tasks, alike=head.alike, init_scale=head.init_scale))
-    return MultiTaskModel(input, tasks, stages)
-
-
-def _again(block: Block, config: AnyStageConfig, shape: InputShape) -> Callable[[], Block]:
-    """Return a maker of blocks that gives the one already made first."""
-    made = [block]
-    return lambda: made.pop() if made else config.block.build(shape)
-
-
-def _build_stage(
-    config: AnyStageConfig, name: str, tasks: int, make: Callable[[], Block], *, start: int, seed: int
-) -> Stage:
-    if isinstance(config, ClusterConfig):
-        return ClusterStage(
-            name,
-            tasks,
-            Bank(make, tasks, alike=True),
-            clusters=config.clusters,
-            mode=config.mode,
-            start=start,
-            warmup=config.warmup,
-            freeze_after=config.freeze_after,
-            pull=config.pull,
-            every=config.every,
-            seed=seed,
-        )
-    if isinstance(config, GatedConfig):
-        return GatedStage(
-            name,
-            tasks,
-            Bank(make, config.experts),
-            density_penalty=config.density_penalty,
-            density_warmup=config.density_warmup,
-            probability=config.probability,
-            mixture=config.mixture,
-            gated=config.gates == "learned",
-        )
-    if isinstance(config, SpecificConfig):
-        return SpecificStage(name, tasks, Bank(make, tasks, alike=config.alike))
-    return HardStage(name, tasks, Bank(make, 1))
+        stages.append(HeadStage("head", size, specs, alike=head.alike, init_scale=head.init_scale))
+    return MultiTaskModel(input, specs, stages)
 
 
 def _names(stages: Sequence[AnyStageConfig]) -> list[str]:
@@ -199,41 +168,6 @@ def _names(stages: Sequence[AnyStageConfig]) -> list[str]:
         number = kinds[: index + 1].count(stage.kind)
         names.append(stage.name or (f"{stage.kind}{number}" if kinds.count(stage.kind) > 1 else stage.kind))
     return names
-
-
-def _starts(stages: Sequence[AnyStageConfig]) -> list[int]:
-    """Return each cluster layer's ``start``: as configured, or when the layers before it are clustered."""
-    starts, standing = [], 0
-    for stage in stages:
-        start = standing
-        if isinstance(stage, ClusterConfig):
-            start = standing if stage.start is None else stage.start
-            standing = max(standing, start + stage.warmup)
-        starts.append(start)
-    return starts
-
-
-def _mistakes(
-    stages: Sequence[AnyStageConfig], names: Sequence[str], starts: Sequence[int], tasks: int
-) -> list[str]:
-    """Return what is wrong with the stages whatever their shapes."""
-    mistakes = []
-    for index, (stage, name, start) in enumerate(zip(stages, names, starts, strict=True)):
-        path = f"model.stages.{index}"
-        if name in {"input", "head", *names[:index]}:
-            mistakes.append(f"{path}.name: {name!r} is taken: choose another")
-        if not isinstance(stage, ClusterConfig):
-            continue
-        if stage.clusters > tasks:
-            mistakes.append(
-                f"{path}.clusters: is {stage.clusters}, but the data has {tasks} tasks: use at most that"
-            )
-        if stage.freeze_after is not None and stage.freeze_after <= start + stage.warmup:
-            mistakes.append(
-                f"{path}.freeze_after: is {stage.freeze_after}, but the first clustering comes after "
-                f"{start} + {stage.warmup} epochs (start + warmup): raise it, or lower warmup"
-            )
-    return mistakes
 
 
 def _raw_example(spec: TensorSpec) -> Tensor:

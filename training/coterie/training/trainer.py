@@ -18,15 +18,15 @@ from coterie.training.batches import Batch, BatchSource
 from coterie.training.checkpoint import CheckpointFolder, restore_optimizer, save_weights
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset
-from coterie.training.estimator import BaselineTracker, surrogate
+from coterie.training.estimator import BaselineTracker
 from coterie.training.evaluate import evaluate
 from coterie.training.history import History
 from coterie.training.losses import QuestionLoss
 from coterie.training.model import MultiTaskModel
 from coterie.training.moments import Moments
+from coterie.training.objective import Objective
 from coterie.training.optimise import make_optimizer, set_rates
 from coterie.training.progress import Watcher
-from coterie.training.stages import Draw
 
 BEST = "best.safetensors"
 
@@ -66,8 +66,7 @@ class Trainer:
         self._moments = Moments(self._optimizer)
         self._gates = torch.Generator().manual_seed(config.seed)
         self._baseline = BaselineTracker(len(dataset.tasks))
-        learned = any(stage.gate_parameters() for stage in model.each_stage())
-        self._samples = settings.gate_samples if learned else 1
+        self._objective = Objective(model, self._loss, settings.gate_samples, self._gates, self._baseline)
         self._checkpoints = CheckpointFolder(folder / "checkpoints")
         self._progress = _Progress()
         self._last_labels: dict[str, list[int]] = {}
@@ -125,18 +124,9 @@ class Trainer:
 
     def _step(self, batch: Batch, epoch: int, step: int) -> float:
         """Make one update; return the mean loss of a question."""
-        samples = self._samples
-        row, task = batch.row.repeat(samples), batch.task.repeat(samples)
-        draw = Draw(self._gates, torch.zeros(len(task)))
-        scores = self.model(batch.inputs, row, task, draw)
-        losses, labelled = self._loss(scores, batch.target.repeat(samples, 1), task)
-        weight = (batch.weight * labelled[: len(batch.task)]).unsqueeze(0)
-        losses = losses.reshape(samples, -1)
-        loss = (losses * weight).sum() / (samples * weight.sum()).clamp(min=1e-12)
-        objective = loss + self.model.penalty()
-        if draw.log_probability.requires_grad:
-            gates = draw.log_probability.reshape(samples, -1)
-            objective = objective + surrogate(losses, gates, weight, batch.task, self._baseline)
+        outcome = self._objective(batch)
+        loss = outcome.loss()
+        objective = loss + outcome.extra
         if not bool(torch.isfinite(objective)):
             raise TrainingError(
                 f"the loss is {objective.item()} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, "

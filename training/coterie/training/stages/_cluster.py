@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,16 +10,75 @@ from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
+from coterie.training.blocks import Block
 from coterie.training.clustering import Clustering, centers_of, cluster, match, recluster, spread
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenBank
 from coterie.training.moments import Moments, group_mean
-from coterie.training.stages._base import BankStage, Draw, plan_of
+from coterie.training.stages._base import BankStage, Draw, Stage, plan_of
+from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
 from coterie.training.stages._shared import run_assigned
 
 ClusterMode = Literal["shadow", "literal"]
 
 _BETTER = 0.98
+
+
+class ClusterConfig(BlockStageConfig):
+    """A cluster layer (NCMTL): tasks with similar weights share their mean."""
+
+    kind: Literal["cluster"] = "cluster"
+    clusters: Count
+    """Number of centroids, K."""
+    mode: ClusterMode = "shadow"
+    """``shadow`` keeps the tasks' own weights until the freeze; ``literal`` is Algorithm 1 as printed."""
+    start: Epochs | None = None
+    """Epochs for which all tasks share one block here; when not given, until the cluster layers before this
+    one have been clustered, so that tasks are compared behind clusters that stand."""
+    warmup: Epochs = 2
+    """Epochs of unclustered weights after that, before the first clustering."""
+    freeze_after: Count | None = None
+    """Epochs after which the assignment is final; never when not given."""
+    pull: NotNegative = 0.1
+    """alpha of equation 3: how strongly a task's weights are pulled to their centroid."""
+    every: Count = 1
+    """Batches from one clustering to the next."""
+
+    def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
+        """Make the stage; all its tasks start alike."""
+        tasks = len(site.tasks)
+        return ClusterStage(
+            site.name,
+            tasks,
+            Bank(make, tasks, alike=True),
+            clusters=self.clusters,
+            mode=self.mode,
+            start=self._start(site.start),
+            warmup=self.warmup,
+            freeze_after=self.freeze_after,
+            pull=self.pull,
+            every=self.every,
+            seed=site.seed,
+        )
+
+    def mistakes(self, site: Site) -> list[str]:
+        """Return what does not fit the tasks or itself."""
+        mistakes, tasks, start = [], len(site.tasks), self._start(site.start)
+        if self.clusters > tasks:
+            mistakes.append(f"clusters: is {self.clusters}, but the data has {tasks} tasks: use at most that")
+        if self.freeze_after is not None and self.freeze_after <= start + self.warmup:
+            mistakes.append(
+                f"freeze_after: is {self.freeze_after}, but the first clustering comes after "
+                f"{start} + {self.warmup} epochs (start + warmup): raise it, or lower warmup"
+            )
+        return mistakes
+
+    def standing(self, start: int) -> int:
+        """Return after how many epochs the tasks are clustered here and before."""
+        return max(start, self._start(start) + self.warmup)
+
+    def _start(self, standing: int) -> int:
+        return standing if self.start is None else self.start
 
 
 class ClusterStage(BankStage):

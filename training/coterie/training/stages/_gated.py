@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
+from coterie.training.blocks import Block
 from coterie.training.dispatch import State, distinct_pairs
 from coterie.training.moments import Moments
-from coterie.training.stages._base import BankStage, Draw, plan_of
+from coterie.training.stages._base import BankStage, Draw, Stage, plan_of
+from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
 
 MixtureInit = Literal["gaussian", "ones", "mean"]
+
+
+class GatedConfig(BlockStageConfig):
+    """Gated experts (Task Multi-Clustering): each task learns which of M experts it mixes."""
+
+    kind: Literal["gated"] = "gated"
+    experts: Count
+    """Number of experts, M."""
+    density_penalty: NotNegative = 0.01
+    """lambda: the price of one more expert for a task, in units of loss."""
+    density_warmup: Epochs = 0
+    """Epochs over which the price rises from nothing to lambda: experts specialise before gates close."""
+    probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """p_i(t) at the start; 0.5 is a logit of 0, as in the paper."""
+    mixture: MixtureInit = "gaussian"
+    """w(t) at the start: standard Gaussian, as in the paper; 1 for all; or the mean of the experts drawn."""
+    gates: Literal["learned", "all"] = "learned"
+    """``all`` takes every expert always: the ungated mixture of section 4.1."""
+
+    def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
+        """Make the stage."""
+        return GatedStage(
+            site.name,
+            len(site.tasks),
+            Bank(make, self.experts),
+            density_penalty=self.density_penalty,
+            density_warmup=self.density_warmup,
+            probability=self.probability,
+            mixture=self.mixture,
+            gated=self.gates == "learned",
+        )
 
 
 class GatedStage(BankStage):

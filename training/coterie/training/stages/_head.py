@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from coterie.runtime.plan import BlockPlan, StagePlan
@@ -14,6 +15,20 @@ from coterie.training.blocks import LinearHead
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenBank
 from coterie.training.stages._base import Draw, Stage
+from coterie.training.stages._config import NotNegative, Positive
+
+
+class HeadConfig(BaseModel):
+    """The tasks' last layers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lr: Positive | None = None
+    weight_decay: NotNegative | None = None
+    alike: bool = True
+    """Whether equally wide heads start from the same weights."""
+    init_scale: Positive = 1.0
+    """Multiplies the initial weights."""
 
 
 class HeadStage(Stage):

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from coterie.runtime.plan import StagePlan
+from coterie.training.bank import Bank
+from coterie.training.blocks import Block
 from coterie.training.dispatch import State, distinct_pairs
-from coterie.training.stages._base import BankStage, Draw, plan_of
+from coterie.training.stages._base import BankStage, Draw, Stage, plan_of
+from coterie.training.stages._config import BlockStageConfig, Site
+
+
+class HardConfig(BlockStageConfig):
+    """One block for all tasks."""
+
+    kind: Literal["hard"] = "hard"
+
+    def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
+        """Make the stage."""
+        return HardStage(site.name, len(site.tasks), Bank(make, 1))
+
+
+class SpecificConfig(BlockStageConfig):
+    """A block for each task."""
+
+    kind: Literal["specific"] = "specific"
+    alike: bool = False
+    """Whether all tasks start from the same weights."""
+
+    def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
+        """Make the stage."""
+        tasks = len(site.tasks)
+        return SpecificStage(site.name, tasks, Bank(make, tasks, alike=self.alike))
 
 
 class HardStage(BankStage):
