@@ -122,7 +122,7 @@ def test_a_file_that_is_needed_must_be_listed(bundle: Path, name: str) -> None:
         (b"\xff\xfe", "not JSON"),
         (b"[]", "not a coterie bundle"),
         (b"{}", "schema_version"),
-        (b'{"schema_version": 2}', "upgrade coterie"),
+        (b'{"schema_version": 3}', "upgrade coterie"),
         (b'{"schema_version": 1}', "not valid"),
         (b"[" * 200_000, "nested too deeply|not JSON"),
     ],
@@ -131,6 +131,16 @@ def test_a_broken_or_newer_manifest_is_refused(bundle: Path, content: bytes, say
     (bundle / MANIFEST).write_bytes(content)
     with pytest.raises(BundleError, match=says):
         load_bundle(bundle)
+
+
+def test_a_bundle_of_an_older_schema_still_loads(bundle: Path) -> None:
+    stages = json.loads((bundle / MANIFEST).read_text())["plan"]["stages"]
+    for stage in stages:
+        # What version 2 added.
+        del stage["combine"], stage["columns"]
+    tasks = json.loads((bundle / MANIFEST).read_text())["plan"]["tasks"]
+    edit_manifest(bundle, schema_version=1, plan={"tasks": tasks, "stages": stages})
+    assert load_bundle(bundle).manifest.schema_version == 1
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
