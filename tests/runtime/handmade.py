@@ -79,10 +79,17 @@ class HandMade:
         return np.stack([table[row].mean(axis=0) for row in ids])
 
 
-def write_bundle(folder: Path, *, text: bool = False, seed: int = 0, name: str = "handmade") -> HandMade:
+def write_bundle(
+    folder: Path,
+    *,
+    text: bool = False,
+    seed: int = 0,
+    name: str = "handmade",
+    weights: dict[str, np.ndarray[Any, Any]] | None = None,
+) -> HandMade:
     """Write a bundle of four tasks over 4 features, or over texts of the eight ``WORDS``."""
     folder.mkdir(parents=True)
-    weights = _weights(seed)
+    weights = _weights(seed) if weights is None else weights
     blob = save({f"hash-of-{key}": value for key, value in weights.items()})
     (folder / WEIGHTS).write_bytes(blob)
     store = _Store(blob, weights)

@@ -8,6 +8,7 @@ print(prediction[0].label, prediction[0].probabilities)
 """
 
 from coterie.runtime._bundle import Bundle, load_bundle
+from coterie.runtime._compare import AnswerChange, StageChange, TaskChange, compare_bundles
 from coterie.runtime._engine import Engine, load
 from coterie.runtime._prediction import Prediction, Result
 from coterie.runtime.errors import (
@@ -26,6 +27,7 @@ from coterie.runtime.tasks import ROUTER, TaskSpec
 
 __all__ = [
     "ROUTER",
+    "AnswerChange",
     "BlockPlan",
     "Bundle",
     "BundleError",
@@ -40,11 +42,14 @@ __all__ = [
     "RequestError",
     "Result",
     "SharingPlan",
+    "StageChange",
     "StagePlan",
+    "TaskChange",
     "TaskSpec",
     "TensorSpec",
     "TextSpec",
     "UnknownTaskError",
+    "compare_bundles",
     "load",
     "load_bundle",
     "parse_manifest",
