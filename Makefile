@@ -38,9 +38,10 @@ lint: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# A worker a core, each with one thread: most of the time goes to Python, not to arithmetic.
 test: lint
-	$(PY) -m pytest
-	tools/test-wheel $(PY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 tools/test-wheel $(PY)
 
 bench: $(READY)
 	$(PY) -m benchmarks.gate_cost

@@ -120,6 +120,9 @@ def _flush(folder: Path) -> None:
     if os.name != "posix":
         return
     for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            _flush(path)
+            continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
     _flush_folder(folder)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -14,17 +17,24 @@ EXAMPLES = (
     "$ coterie export runs/digits\n\n"
     "$ coterie export runs/digits bundles/release-3\n\n"
     "$ coterie export runs/digits --overwrite\n\n"
-    "$ coterie export bundles/digits --standalone is_seven -o seven.onnx"
+    "$ coterie export bundles/digits --standalone is_seven -o seven.onnx\n\n"
+    "$ coterie export bundles/digits --triton model-repository"
 )
 
 
 def export(  # noqa: PLR0917 - typer passes them by name
-    source: Annotated[Path, typer.Argument(help="A run folder; with --standalone a bundle will do too.")],
+    source: Annotated[
+        Path, typer.Argument(help="A run folder; with --standalone or --triton a bundle will do too.")
+    ],
     bundle: Annotated[
         Path | None, typer.Argument(help="Where the bundle goes; bundles/NAME when not given.")
     ] = None,
     standalone: Annotated[
         str | None, typer.Option(metavar="TASK", help="Write one self-contained .onnx for this task instead.")
+    ] = None,
+    triton: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a model repository for the Triton Inference Server instead."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -40,27 +50,33 @@ def export(  # noqa: PLR0917 - typer passes them by name
     Only blocks that some task uses are in it. Every graph is checked against the torch model on real inputs
     before the bundle appears; a difference above the tolerance fails the export, and nothing is written.
 
-    With --standalone one task becomes a single file that any ONNX Runtime loads, in any language.
+    With --standalone one task becomes a single file that any ONNX Runtime loads, in any language. With
+    --triton the router and every task become models of Triton's ONNX backend, with their configuration.
     """
     from coterie.cli._folders import kind_of
     from coterie.runtime.errors import ExportError
 
-    kind = kind_of(source)
-    if standalone is None:
-        if output is not None:
-            raise typer.BadParameter("--output is for --standalone; a bundle's folder is the second argument")
-        if kind == "bundle":
-            raise ExportError(f"{source} is a bundle already: give a run folder, or --standalone TASK")
+    is_run = kind_of(source) == "run"
+    if standalone is not None and triton is not None:
+        raise typer.BadParameter("give either --standalone or --triton")
+    if output is not None and standalone is None:
+        raise typer.BadParameter("--output is for --standalone; a bundle's folder is the second argument")
+    if bundle is not None and (standalone is not None or triton is not None):
+        raise typer.BadParameter("a bundle's folder goes with neither --standalone nor --triton")
+    if standalone is not None:
+        file = output or Path(f"{standalone.replace('/', '_')}.onnx")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _export_standalone(source, standalone, file, tolerance, is_run=is_run)
+        typer.echo(f"{file}: {file.stat().st_size / 1024:.1f} KiB, needs no other file")
+    elif triton is not None:
+        names = _export_triton(source, triton, tolerance, is_run=is_run)
+        typer.echo(f"{triton}: {len(names)} models; next: tritonserver --model-repository={triton}")
+    elif is_run:
         _export_bundle(source, bundle, tolerance, overwrite)
-        return
-    if bundle is not None:
-        raise typer.BadParameter(
-            "--standalone writes a file: give it with --output, not as the second argument"
+    else:
+        raise ExportError(
+            f"{source} is a bundle already: give a run folder, --standalone TASK or --triton DIR"
         )
-    file = output or Path(f"{standalone.replace('/', '_')}.onnx")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _export_standalone(source, standalone, file, tolerance, is_run=kind == "run")
-    typer.echo(f"{file}: {file.stat().st_size / 1024:.1f} KiB, needs no other file")
 
 
 def _export_bundle(source: Path, bundle: Path | None, tolerance: float, overwrite: bool) -> None:
@@ -84,19 +100,34 @@ def _export_bundle(source: Path, bundle: Path | None, tolerance: float, overwrit
 
 
 def _export_standalone(source: Path, task: str, file: Path, tolerance: float, *, is_run: bool) -> None:
-    from tempfile import TemporaryDirectory
+    with _bundle_of(source, tolerance, is_run=is_run) as bundle:
+        from coterie.exporter import export_standalone
 
+        export_standalone(bundle, task, file)
+
+
+def _export_triton(source: Path, folder: Path, tolerance: float, *, is_run: bool) -> list[str]:
+    with _bundle_of(source, tolerance, is_run=is_run) as bundle:
+        from coterie.exporter import export_triton
+
+        folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+        return export_triton(bundle, folder)
+
+
+@contextmanager
+def _bundle_of(source: Path, tolerance: float, *, is_run: bool) -> Iterator[Path]:
+    """Yield a bundle: the source itself, or one made of a run for as long as it is needed."""
     with extra("export", "coterie export"):
-        from coterie.exporter import export_run, export_standalone
+        from coterie.exporter import export_run
         from coterie.training import load_run
 
     if not is_run:
-        export_standalone(source, task, file)
+        yield source
         return
     with TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         export_run(load_run(source), bundle, tolerance=tolerance, on_progress=_say)
-        export_standalone(bundle, task, file)
+        yield bundle
 
 
 def _check_free(destination: Path, overwrite: bool) -> None:
