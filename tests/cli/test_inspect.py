@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_a_run_is_shown_without_torch_and_has_the_bundles_plan(
     assert "a run of 6 tasks over float32 [n, 4]" in coterie("inspect", run).output
 
 
+def test_a_stage_that_cannot_be_cut_says_so_and_why(coterie: Command, run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "whole")
+    plan = json.loads((folder / "plan.json").read_text())
+    stage = plan["stages"][-2]
+    stage |= {"name": "moe", "kind": "input_gated", "columns": list(range(6))}
+    stage |= {"blocks": stage["blocks"][:1], "uses": [[0]] * 6, "weights": [[1.0]] * 6}
+    (folder / "plan.json").write_text(json.dumps(plan))
+    shown = json.loads(coterie("inspect", folder, "--json").stdout)
+    assert list(shown["whole"]) == ["moe"]
+    text = " ".join(coterie("inspect", folder).output.split())
+    assert (
+        "moe computes every task's state for every input; nothing of it can be cut for a task: its gates"
+        in text
+    )
+
+
 def test_long_lists_are_cut_and_counted(bundle: Path) -> None:
     from io import StringIO
 
@@ -125,9 +142,8 @@ def test_long_lists_are_cut_and_counted(bundle: Path) -> None:
 
 
 def test_the_words_that_are_known_without_torch_are_the_trainings_own() -> None:
-    from coterie.cli import _folders, _render
-    from coterie.training import metrics, run
+    from coterie.cli import _folders
+    from coterie.training import run
 
     assert (_folders.RUN_CONFIG, _folders.RUN_DATA) == (run.CONFIG, run.DATA)
     assert (_folders.RUN_PLAN, _folders.RUN_METRICS) == (run.PLAN, run.METRICS)
-    assert _render._PRIMARY == metrics.PRIMARY

@@ -22,7 +22,10 @@ from coterie.training import Run, load_run
 
 from .projects import PROJECTS
 
-TEXTS = ["a fine gripping books", "awful flat music it", "the sturdy tools", "never seen words"]
+TEXTS = {
+    "texts": ["a fine gripping books", "awful flat music it", "the sturdy tools", "never seen words"],
+    "taggings": ["the cat sees", "Ann Lee sold the house", "unheard", "Zoë sees dogs"],
+}
 ROWS = 7
 
 
@@ -69,26 +72,23 @@ class Made:
     @cached_property
     def inputs(self) -> Any:
         """Some inputs as a client gives them: texts, or an array [R, ...]."""
-        return TEXTS if self.name == "texts" else self.run.samples()[:ROWS]
+        return TEXTS.get(self.name, self.run.samples()[:ROWS])
 
     @cached_property
     def tensor(self) -> np.ndarray[Any, Any]:
         """The same inputs as the graphs take them, [R, ...]."""
-        if self.name == "texts":
-            encoder = self.engine.bundle.text
-            assert encoder is not None
-            return encoder.encode(TEXTS)
-        return np.ascontiguousarray(self.inputs)
+        encoder = self.engine.bundle.text
+        return np.ascontiguousarray(self.inputs) if encoder is None else encoder.encode(self.inputs)
 
     @cached_property
     def expected(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Each task's scores [R, C_task], by the torch model as it was trained."""
+        """Each task's scores [R, C_task], taggings' [R, L, C_task], by the torch model as it was trained."""
         row = torch.arange(len(self.tensor))
         with torch.no_grad():
             return {
                 task.name: self.run.model(
                     torch.from_numpy(self.tensor), row, torch.full_like(row, at)
-                ).numpy()[:, : task.width]
+                ).numpy()[..., : task.width]
                 for at, task in enumerate(self.tasks)
             }
 

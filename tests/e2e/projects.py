@@ -1,8 +1,9 @@
-"""Three small projects: data on disk and a YAML file, as a user would have them."""
+"""Four small projects: data on disk and a YAML file, as a user would have them."""
 
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -126,12 +127,49 @@ def images(folder: Path) -> Path:
     return _write(folder, "images", data, stages)
 
 
-PROJECTS = {"features": features, "texts": texts, "images": images}
+def taggings(folder: Path) -> Path:
+    """JSON lines of tagged sentences: a word's class, whether it is capital, names of one or two words."""
+    rng = np.random.default_rng(3)
+    words = {"DET": ["the", "a"], "NOUN": ["cat", "dogs", "house"], "VERB": ["sees", "sold"]}
+    rows = []
+    for _ in range(240):
+        kinds = ["DET", "NOUN", "VERB", *["DET", "NOUN"] * rng.integers(0, 3)]
+        tokens, spans = [str(rng.choice(words[kind])) for kind in kinds], ["O"] * len(kinds)
+        if rng.random() < 0.7:
+            name = ["Ann", "Lee"][: rng.integers(1, 3)]
+            tokens, kinds = [*name, *tokens[2:]], ["NOUN"] * len(name) + kinds[2:]
+            spans = ["B-name", "I-name"][: len(name)] + spans[2:]
+        capital = ["yes" if word.istitle() else "no" for word in tokens]
+        rows.append({"words": tokens, "class": kinds, "capital": capital, "name": spans})
+    lines = (json.dumps(row) + "\n" for row in rows)
+    (folder / "sentences.jsonl").write_text("".join(lines), encoding="utf-8")
+    data = {
+        "kind": "table",
+        "path": "sentences.jsonl",
+        "text": "words",
+        "target": ["class", "capital", "name"],
+        "tokens": {"min_frequency": 1, "word_length": 6},
+        "dev_share": 0.2,
+    }
+    lstm = {"kind": "lstm", "width": 6, "bidirectional": True, "pool": "none"}
+    words_block = {"kind": "word_chars", "width": 8, "characters": 4, "filters": 6}
+    stages = [
+        {"kind": "hard", "name": "words", "block": words_block},
+        {"kind": "gated", "name": "experts", "experts": 3, "mixture": "mean", "density_penalty": 0.1}
+        | {"block": lstm},
+        cluster("cluster1", 2, 1) | {"block": lstm},
+    ]
+    return _write(folder, "taggings", data, stages, lr=2e-2, batch_size=8)
 
 
-def _write(folder: Path, name: str, data: dict[str, Any], stages: list[dict[str, Any]]) -> Path:
+PROJECTS = {"features": features, "texts": texts, "images": images, "taggings": taggings}
+
+
+def _write(
+    folder: Path, name: str, data: dict[str, Any], stages: list[dict[str, Any]], **trainer: Any
+) -> Path:
     path = folder / f"{name}.yaml"
-    config = {"name": name, "data": data, "model": {"stages": stages}, "trainer": FAST}
+    config = {"name": name, "data": data, "model": {"stages": stages}, "trainer": FAST | trainer}
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path
 

@@ -2,133 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from tests.exporter.making import (
+    Columns,
+    Embed,
+    LstmBlock,
+    Maker,
+    Pool,
+    QuadraticHead,
+    Uses,
+    all_of,
+    task,
+    tensors_of,
+)
 
 from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.plan import BlockPlan, SharingPlan, StageKind, StagePlan
-from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import (
-    Block,
     ConvConfig,
     ImageInput,
     InputShape,
     LinearConfig,
-    LinearHead,
     MlpConfig,
     NgramBagConfig,
     Standardise,
     TextCnnConfig,
 )
-from coterie.training.frozen import FrozenBank, FrozenModel
-
-Uses = Sequence[dict[int, float]]
-"""For each task its blocks and their mixture weights."""
-
-
-class LstmBlock(Block):
-    """``[R, D] -> [R, H]``, reading every feature as one step."""
-
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(1, hidden, batch_first=True)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Map ``[R, D]`` to the last hidden state."""
-        _, (hidden, _) = self.lstm(states.unsqueeze(2))
-        return hidden[0]
-
-
-class QuadraticHead(Block):
-    """A head that is no linear map."""
-
-    def __init__(self, size: int, width: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(size, width)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Map ``[R, D]`` to scores ``[R, C]``."""
-        return self.layer(states).square()
-
-
-def tensors_of(block: nn.Module) -> dict[str, Tensor]:
-    """Return random weights for a block, as a freeze would hold them."""
-    named = {**dict(block.named_parameters()), **dict(block.named_buffers())}
-    return {name: torch.randn(tensor.shape) * 0.4 for name, tensor in named.items()}
-
-
-@dataclass
-class Maker:
-    """Builds a frozen model stage by stage."""
-
-    tasks: tuple[TaskSpec, ...]
-    input: TensorSpec
-
-    def __post_init__(self) -> None:
-        self.stages: list[StagePlan] = []
-        self.banks: list[FrozenBank] = []
-
-    def bank(
-        self, name: str, kind: StageKind, template: Block, uses: Uses, *, trained: int | None = None
-    ) -> Maker:
-        """Add a stage with random tensors, as many as the plan's highest index asks for."""
-        count = max(max(used) for used in uses) + 1
-        tensors = tuple(tensors_of(template) for _ in range(count))
-        return self.stage(name, kind, template, tensors, uses, trained=trained)
-
-    def stage(
-        self,
-        name: str,
-        kind: StageKind,
-        template: Block,
-        tensors: tuple[dict[str, Tensor], ...],
-        uses: Uses,
-        *,
-        trained: int | None = None,
-    ) -> Maker:
-        """Add a stage with given tensors."""
-        self.stages.append(
-            StagePlan(
-                name=name,
-                kind=kind,
-                trained_blocks=trained or len(tensors),
-                blocks=tuple(
-                    BlockPlan(
-                        name=f"{name}/{index}", source=index, parameters=sum(t.numel() for t in own.values())
-                    )
-                    for index, own in enumerate(tensors)
-                ),
-                uses=tuple(tuple(used) for used in uses),
-                weights=tuple(tuple(used.values()) for used in uses),
-            )
-        )
-        self.banks.append(FrozenBank(template=template.eval(), tensors=tensors))
-        return self
-
-    def heads(self, size: int) -> FrozenModel:
-        """Add linear heads and return the model."""
-        tensors = tuple(tensors_of(LinearHead(size, task.width)) for task in self.tasks)
-        uses = [{index: 1.0} for index in range(len(self.tasks))]
-        return self.stage("heads", "head", LinearHead(size, 2), tensors, uses).done()
-
-    def done(self) -> FrozenModel:
-        """Return the model."""
-        plan = SharingPlan(tasks=tuple(task.name for task in self.tasks), stages=tuple(self.stages))
-        return FrozenModel(input=self.input, tasks=self.tasks, plan=plan, banks=tuple(self.banks))
-
-
-def task(name: str, kind: str = "classification", width: int = 2) -> TaskSpec:
-    """Return a task with made-up labels."""
-    return TaskSpec(name=name, kind=kind, labels=tuple(f"label {index}" for index in range(width)))
-
-
-def all_of(tasks: Sequence[TaskSpec], block: int = 0) -> Uses:
-    """Every task uses one block."""
-    return [{block: 1.0} for _ in tasks]
+from coterie.training.frozen import FrozenModel
 
 
 def features() -> FrozenModel:
@@ -299,6 +199,55 @@ def lone() -> FrozenModel:
     return Maker((task("only"),), TensorSpec(name="x", dtype="float32", shape=(None, 5))).heads(5)
 
 
+def columns() -> FrozenModel:
+    """Stages that compute every task's state at once, before and after stages whose blocks tasks choose."""
+    torch.manual_seed(10)
+    tasks = (task("a"), task("b", width=3), task("c", "regression", 1), task("d"), task("e"))
+    shape = InputShape(dims=(8,))
+    own, few = (3, 1, 0, 2, 3), (0, 1, 1, 0, 1)
+    return (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank("first", "stitched", Columns(8, 4), all_of(tasks), columns=own)
+        .bank(
+            "pairs",
+            "shared_private",
+            LinearConfig(width=3).build(shape),
+            [{0: 1.0, 1 + index % 2: 1.0} for index in range(5)],
+            combine="concat",
+        )
+        .bank(
+            "weighted",
+            "shared_private",
+            LinearConfig(width=4).build(InputShape(dims=(6,))),
+            [{index % 2: 0.5, 2: 1.0 + index} for index in range(5)],
+            combine="concat",
+        )
+        .bank("last", "input_gated", Columns(8, 2), all_of(tasks), columns=few)
+        .heads(8)
+    )
+
+
+def sequences() -> FrozenModel:
+    """The same on sequence states, whose length differs from batch to batch."""
+    torch.manual_seed(11)
+    tasks = (task("x"), task("y", width=4), task("z"))
+    private: Uses = [{0: 1.0, 1 + index: 0.5} for index in range(3)]
+    return (
+        Maker(tasks, TensorSpec(name="tokens", dtype="int64", shape=(None, None)))
+        .bank("embed", "shared_private", Embed(40, 3), private, combine="concat")
+        .bank("columns", "stitched", Columns(6, 3), all_of(tasks), columns=(2, 0, 1))
+        .bank(
+            "joined",
+            "shared_private",
+            LinearConfig(width=6).build(InputShape(dims=(6,))),
+            private,
+            combine="concat",
+        )
+        .bank("sums", "hard", Pool(), all_of(tasks))
+        .heads(12)
+    )
+
+
 def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
     """Return inputs for a model; tokens of unlike lengths, padded with zeros."""
     generator = np.random.default_rng(7)
@@ -312,4 +261,5 @@ def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
     return generator.standard_normal((count, *dims)).astype(np.float32)
 
 
-MODELS = {make.__name__: make for make in (features, shared, images, bag, textcnn, lstm, wide, lone)}
+MAKERS = (features, shared, images, bag, textcnn, lstm, wide, lone, columns, sequences)
+MODELS = {make.__name__: make for make in MAKERS}

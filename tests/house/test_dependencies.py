@@ -29,12 +29,15 @@ BESIDE = {
 OPTIONAL = {"demo": {"tritonclient"}}
 """Used where it is there, and done without where it is not."""
 
+OPTIONS = ["vectors", "balance", "hf"]
+"""Extras of single options of a training: what needs one says so itself."""
+
 PARTS = {
     "runtime": [],
     "cli": [],
     "demo": ["serve", "train", "export"],
     "serving": ["serve"],
-    "training": ["train"],
+    "training": ["train", *OPTIONS],
     "exporter": ["train", "export"],
 }
 
@@ -91,7 +94,7 @@ def test_the_base_installs_only_what_embedding_and_the_command_line_need() -> No
 
 
 def test_all_is_every_extra_that_runs_anywhere() -> None:
-    assert EXTRAS["all"] == ["coterie[serve,train,export]"]
+    assert EXTRAS["all"] == [f"coterie[serve,train,export,{','.join(OPTIONS)}]"]
 
 
 def test_every_dependency_has_a_version_in_the_constraints() -> None:
@@ -114,7 +117,7 @@ def test_the_bento_installs_what_the_serve_extra_does() -> None:
 def test_a_missing_module_of_an_extra_is_told_as_a_missing_extra(extra: str) -> None:
     """The commands know an extra's modules by name; the list must not fall behind."""
     part = {"serve": "serving", "train": "training", "export": "exporter"}[extra]
-    base = names(PROJECT["dependencies"])
+    base = names(PROJECT["dependencies"]).union(*(names(EXTRAS[option]) for option in OPTIONS))
     listed = {module for group in _extras._PART_OF.values() for module in group}
     imported = {each.module.split(".")[0] for m in modules() if part_of(m) == part for each in m.imports}
     unknown = {

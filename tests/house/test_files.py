@@ -19,7 +19,13 @@ SHIPPED = {
     "runtime": ["py.typed", "serving/inference.proto", "serving/inference.binpb"],
     "cli": ["py.typed"],
     "exporter": ["py.typed", "report.html.j2"],
-    "training": ["py.typed", "presets/digits.yaml", "presets/text.yaml"],
+    "training": [
+        "py.typed",
+        "presets/digits.yaml",
+        "presets/text.yaml",
+        "report/page.html.j2",
+        "report/style.css",
+    ],
 }
 
 

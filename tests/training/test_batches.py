@@ -25,8 +25,10 @@ def split(weight: np.ndarray | None = None) -> Split:
 @pytest.mark.parametrize("seed", [None, 0, 1])
 def test_every_question_comes_once_with_its_input(size: int, seed: int | None) -> None:
     source = BatchSource(split(), 3)
-    generator = None if seed is None else np.random.default_rng(seed)
-    batches = list(source.batches(size, generator))
+    if seed is None:
+        batches = list(source.batches(size))
+    else:
+        batches = [source.batch(each) for each in source.epoch(size, np.random.default_rng(seed))]
     assert len(batches) == source.number(size)
     seen = []
     for batch in batches:
@@ -49,7 +51,7 @@ def test_the_order_is_the_generators() -> None:
     source = BatchSource(split(), 3)
 
     def order(seed: int) -> list[int]:
-        return [int(q) for b in source.batches(1, np.random.default_rng(seed)) for q in b.question]
+        return [int(q) for batch in source.epoch(1, np.random.default_rng(seed)) for q in batch]
 
     assert order(1) == order(1)
     assert len({tuple(order(seed)) for seed in range(5)}) > 1
@@ -72,6 +74,33 @@ def test_questions_weights_go_with_them() -> None:
             same = ratio[batch.task.numpy() == number]
             np.testing.assert_allclose(same, same[0], rtol=1e-6)
         assert balance or np.allclose(ratio, 1.0)
+
+
+def test_tasks_can_be_given_weights() -> None:
+    (batch,) = BatchSource(split(np.full(7, 3.0)), 3, task_weights={1: 0.5, 2: 0.0}).batches(100)
+    assert batch.weight.tolist() == [[3.0, 1.5, 0.0][TASK[question]] for question in batch.question]
+
+
+def test_questions_without_an_answer_weigh_nothing() -> None:
+    target = np.arange(14.0).reshape(7, 2)
+    target[2], target[3, 0] = np.nan, np.nan
+    data = dataset_of(tasks(3), np.zeros((6, 2)), ROW, TASK, target)
+    (batch,) = BatchSource(data.splits["train"], 3).batches(100)
+    assert batch.weight.tolist() == [float(question != 2) for question in batch.question]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_the_parts_of_a_batch_share_no_input_and_are_together_the_batch(parts: int) -> None:
+    source = BatchSource(split(), 3)
+    questions = np.array([6, 1, 2, 0, 4])
+    batches = [source.batch(questions, part, parts) for part in range(parts)]
+    assert sum(len(batch.inputs) for batch in batches) == 3
+    assert sorted(np.concatenate([batch.place for batch in batches])) == list(range(5))
+    for batch in batches:
+        assert batch.whole == 5
+        assert batch.question.tolist() == questions[batch.place.numpy()].tolist()
+        for index, question in enumerate(batch.question):
+            assert float(batch.inputs[batch.row[index], 0]) == 2.0 * ROW[question]
 
 
 def test_a_task_without_questions_makes_no_nan_when_balanced() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
@@ -88,10 +91,42 @@ def test_freezing_before_any_clustering_clusters_first() -> None:
     assert stage.bank.blocks == K
 
 
-def test_shrinking_makes_room_for_a_frozen_layers_weights() -> None:
+def test_a_fresh_layer_takes_the_form_of_a_frozen_ones_weights() -> None:
     stage, fresh = clustered(), stage_of()
     stage.freeze_assignment()
-    fresh.shrink()
     fresh.load_state_dict(stage.state_dict())
     assert torch.equal(fresh.bank.flat(), stage.bank.flat())
     assert fresh.frozen
+    assert fresh.plan() == stage.plan()
+
+
+@pytest.mark.parametrize("by", ["weights", "gradients", "function"])
+def test_after_the_freeze_a_thousand_tasks_cost_no_more_than_their_clusters(by: str) -> None:
+    """Weights, gradients and the optimiser's memory: K/N of before, and the rest is let go of."""
+    tasks, clusters = 1000, 10
+    stage = stage_of([task % clusters for task in range(tasks)], clusters=clusters, warmup=1, by=by)
+    optimizer = torch.optim.Adam(stage.parameters(), lr=1e-4)
+
+    def size() -> int:
+        tensors = [*stage.parameters(), *stage.buffers()]
+        tensors += [value for each in optimizer.state.values() for value in each.values() if value.dim()]
+        tensors += [weight.grad for weight in stage.parameters() if weight.grad is not None]
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+
+    def step() -> int:
+        task = torch.arange(50) * 20
+        values = stage(State(torch.randn(50, 4), torch.arange(50)), task).values
+        optimizer.zero_grad(set_to_none=True)
+        values.sum().backward()
+        optimizer.step()
+        return size()
+
+    stage.begin_epoch(0, Moments(optimizer))
+    before = step()
+    assert before >= 4 * tasks * stage.bank.block_parameters * 4  # Weights, gradient, two moments.
+    old = [weakref.ref(weight) for weight in stage.bank.weights.values()]
+    stage.freeze_assignment(Moments(optimizer))
+    gc.collect()
+    assert all(weight() is None for weight in old)
+    labels = 8 * tasks
+    assert step() - labels <= before * clusters / tasks + 100

@@ -157,7 +157,7 @@ def test_a_better_grouping_is_found_at_the_next_epoch() -> None:
     bad = torch.tensor([0] * 8 + [1, 1, 2, 2])
     stage.labels.copy_(bad)
     flat = stage.bank.flat()
-    stage.centers.copy_(torch.stack([flat[bad == label].mean(0) for label in range(3)]))
+    stage.centers = torch.stack([flat[bad == label].mean(0) for label in range(3)])
     stage.after_step(0, 1, no_moments())
     assert adjusted_rand_score(truth, stage.labels) < 1.0
     for epoch in range(1, 9):  # From other random starts each, KMeans names its clusters otherwise.
@@ -183,3 +183,13 @@ def test_centroids_follow_their_tasks_between_two_clusterings() -> None:
         torch.testing.assert_close(stage.centers[stage.labels[task]], wanted)
     stage.after_step(0, 4, no_moments())
     assert stage.labels[0] == stage.labels[1]
+
+
+def test_the_pull_rises_over_its_warmup() -> None:
+    stage, strengths = stage_of(start=1, warmup=1, pull=0.8, pull_warmup=4), []
+    for epoch in range(8):
+        stage.begin_epoch(epoch, no_moments())
+        stage.after_step(epoch, 0, no_moments())
+        loss = stage.report().get("clustering_loss")
+        strengths.append(None if loss is None else round(stage.penalty().item() / loss, 4))
+    assert strengths == [None, None, 0.0, 0.2, 0.4, 0.6, 0.8, 0.8]

@@ -11,17 +11,19 @@ from torch import Tensor
 from torch.func import functional_call
 
 from coterie.training.dispatch import State
-from coterie.training.stages import Draw, GatedStage
+from coterie.training.estimator import Draw, ScoreDraw
+from coterie.training.stages import GatedStage
+from coterie.training.stages.gates import BernoulliGate, UngatedMixture
 
 OPEN, CLOSED = 40.0, -40.0
 
 
 def stage_of(logits: Tensor, **options: object) -> GatedStage:
     """A gated stage with given gate logits ``[N, M]``."""
-    stage = GatedStage("experts", len(logits), linear_bank(logits.shape[1]), **options)
+    gate = BernoulliGate(*logits.shape)
     with torch.no_grad():
-        stage.logits.copy_(logits)
-    return stage
+        gate.logits.copy_(logits)
+    return GatedStage("experts", len(logits), linear_bank(logits.shape[1]), gate, **options)
 
 
 def random_gates(number_of_tasks: int = 4, experts: int = 5) -> Tensor:
@@ -33,7 +35,7 @@ def random_gates(number_of_tasks: int = 4, experts: int = 5) -> Tensor:
 
 
 def a_draw(questions: int, seed: int = 0) -> Draw:
-    return Draw(torch.Generator().manual_seed(seed), torch.zeros(questions))
+    return ScoreDraw(torch.Generator().manual_seed(seed), questions)
 
 
 def equation_1(stage: GatedStage, gates: Tensor, x: Tensor, task: int) -> Tensor:
@@ -41,7 +43,7 @@ def equation_1(stage: GatedStage, gates: Tensor, x: Tensor, task: int) -> Tensor
     total = torch.zeros(1, 3)
     for expert in range(stage.bank.blocks):
         feature = functional_call(stage.bank.template, stage.bank.tensors(expert), (x,))
-        total = total + float(gates[task, expert]) * stage.mixture[task, expert] * feature
+        total = total + float(gates[task, expert]) * stage.gate.mixture[task, expert] * feature
     return total
 
 
@@ -95,7 +97,7 @@ def test_gates_are_drawn_for_each_question_from_its_tasks_probabilities() -> Non
     probabilities = torch.tensor([[0.1, 0.5, 0.9], [0.7, 0.2, 0.4]])
     stage = stage_of(torch.logit(probabilities))
     with torch.no_grad():  # Each expert answers with its own power of two: a sum tells who was drawn.
-        stage.mixture.fill_(1.0)
+        stage.gate.mixture.fill_(1.0)
         for name, weight in stage.bank.weights.items():
             weight.zero_()
             if name.endswith("bias"):
@@ -110,7 +112,7 @@ def test_gates_are_drawn_for_each_question_from_its_tasks_probabilities() -> Non
         torch.testing.assert_close(drawn[task == index].mean(0), probabilities[index], atol=0.04, rtol=0)
     p = probabilities[task]
     wanted = torch.where(drawn > 0, p, 1 - p).log().sum(1)
-    torch.testing.assert_close(draw.log_probability, wanted)
+    torch.testing.assert_close(draw.score[0], wanted)
 
 
 def test_log_probabilities_add_up_over_gated_layers() -> None:
@@ -118,7 +120,7 @@ def test_log_probabilities_add_up_over_gated_layers() -> None:
     state, task = State(torch.randn(6, 4), torch.arange(6)), torch.zeros(6, dtype=torch.int64)
     stage_of(torch.zeros(1, 3))(state, task, draw)
     stage_of(torch.zeros(1, 2))(state, task, draw)
-    torch.testing.assert_close(draw.log_probability, torch.full((6,), 5 * math.log(0.5)))
+    torch.testing.assert_close(draw.score, torch.full((1, 6), 5 * math.log(0.5)))
 
 
 @settings(max_examples=60)
@@ -156,14 +158,12 @@ def test_experts_start_unlike_and_gates_at_one_half() -> None:
     assert torch.equal(stage.probabilities(), torch.full((5, 3), 0.5))
     flat = stage.bank.flat()
     assert not any(torch.equal(flat[a], flat[b]) for a, b in [(0, 1), (0, 2), (1, 2)])
-    assert stage.mixture.std() > 0.3
+    assert stage.gate.mixture.std() > 0.3
 
 
 def test_the_mean_mixture_starts_at_the_mean_of_the_experts_drawn() -> None:
-    gated = GatedStage("a", 3, linear_bank(4), probability=0.25, mixture="mean")
-    assert torch.equal(gated.mixture, torch.ones(3, 4))
-    ungated = GatedStage("b", 3, linear_bank(4), mixture="mean", gated=False)
-    assert torch.equal(ungated.mixture, torch.full((3, 4), 0.25))
+    assert torch.equal(BernoulliGate(3, 4, probability=0.25, mixture="mean").mixture, torch.ones(3, 4))
+    assert torch.equal(UngatedMixture(3, 4, mixture="mean").mixture, torch.full((3, 4), 0.25))
 
 
 def test_the_penalty_is_lambda_times_the_mean_density_and_rises_in_the_warmup() -> None:
@@ -179,13 +179,13 @@ def test_the_penalty_is_lambda_times_the_mean_density_and_rises_in_the_warmup() 
 
 
 def test_without_gates_every_expert_is_mixed_always() -> None:
-    stage = GatedStage("experts", 2, linear_bank(3), gated=False, density_penalty=1.0)
+    stage = GatedStage("experts", 2, linear_bank(3), UngatedMixture(2, 3), density_penalty=1.0)
     inputs, task, draw = torch.randn(5, 4), torch.arange(5) % 2, a_draw(5)
     found = stage(State(inputs, torch.arange(5)), task, draw).values
     gates = torch.ones(2, 3)
     wanted = torch.cat([equation_1(stage, gates, inputs[i : i + 1], t) for i, t in enumerate(task.tolist())])
     torch.testing.assert_close(found, wanted)
-    assert not draw.log_probability.requires_grad
+    assert draw.score is None
     assert stage.penalty().item() == 0.0
     assert stage.gate_parameters() == []
 
@@ -197,7 +197,7 @@ def test_experts_that_no_task_keeps_are_not_in_the_plan() -> None:
     assert [block.source for block in plan.blocks] == [0, 3]
     assert plan.trained_blocks == 5
     assert plan.uses == ((0, 1), (1,))
-    wanted = torch.where(gates, stage.mixture, 0.0)[:, [0, 3]].detach()
+    wanted = torch.where(gates, stage.gate.mixture, 0.0)[:, [0, 3]].detach()
     torch.testing.assert_close(torch.from_numpy(plan.mixing_matrix()), wanted)
     assert plan.gate_probabilities is not None
     torch.testing.assert_close(torch.tensor(plan.gate_probabilities), gates.float())

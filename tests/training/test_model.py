@@ -21,11 +21,10 @@ from coterie.runtime.errors import ConfigError
 from coterie.training import ModelConfig, MultiTaskModel, build_model
 from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape, Standardise
-from coterie.training.estimator import BaselineTracker, surrogate
+from coterie.training.estimator import LeaveOneOutDraw
 from coterie.training.losses import QuestionLoss
 from coterie.training.moments import Moments
 from coterie.training.optimise import make_optimizer, set_rates
-from coterie.training.stages import Draw
 
 STAGES: dict[str, dict[str, Any]] = {
     "hard": {"kind": "hard", "block": LINEAR},
@@ -47,18 +46,11 @@ def train_steps(model: MultiTaskModel, steps: int = 2, *, epoch: int = 0) -> Non
     for step in range(steps):
         row, number = questions(24, rows=7, number_of_tasks=len(SPECS), seed=step)
         target = torch.randint(2, (24, 2)).float()
-        draw = Draw(generator, torch.zeros(48))
+        draw = LeaveOneOutDraw(generator, 24, samples=2)
         scores = model(torch.randn(7, 6), row.repeat(2), number.repeat(2), draw)
         losses, _ = loss(scores, target.repeat(2, 1), number.repeat(2))
-        objective = losses.mean() + model.penalty()
-        if draw.log_probability.requires_grad:
-            objective = objective + surrogate(
-                losses.reshape(2, -1),
-                draw.log_probability.reshape(2, -1),
-                torch.ones(1, 24),
-                number,
-                BaselineTracker(len(SPECS)),
-            )
+        losses = losses.reshape(2, -1)
+        objective = losses[0].mean() + model.penalty() + draw.surrogate(losses, torch.ones(24), number)
         optimizer.zero_grad()
         objective.backward()
         assert all(each.grad is None or torch.isfinite(each.grad).all() for each in model.parameters())
@@ -247,8 +239,8 @@ def test_each_stage_learns_at_its_own_rate_and_gates_at_theirs() -> None:
     assert found == {
         "stages.0.bank.weights.layer/weight": (0.5, 0.2),
         "stages.0.bank.weights.layer/bias": (0.5, 0.0),
-        "stages.1.logits": (0.7, 0.0),
-        "stages.1.mixture": (0.1, 0.0),
+        "stages.1.gate.logits": (0.7, 0.0),
+        "stages.1.gate.mixture": (0.1, 0.0),
         "stages.1.bank.weights.layer/weight": (0.1, 0.0),
         "stages.1.bank.weights.layer/bias": (0.1, 0.0),
         **{f"stages.2.weights.{index}": (0.25, 0.3) for index in range(3)},

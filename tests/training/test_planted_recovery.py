@@ -24,7 +24,7 @@ def test_every_cluster_layer_is_recovered_exactly(
         overrides=[f"seed={seed}", f"data.seed={seed}", "trainer.epochs=9", "trainer.threads=1", *overrides],
     )
     data = load_data(config.data)
-    run = train(config, tmp_path / "run", dataset=data)
+    run = train(config, tmp_path / "run", dataset=data, report=False)
     assert data.truth is not None
     layers = [stage for stage in run.model.plan().stages if stage.kind == "cluster"]
     found = [
@@ -41,7 +41,7 @@ def test_tasks_share_experts_as_planted(seed: int, tmp_path: Path) -> None:
         "planted-experts", overrides=[f"seed={seed}", f"data.seed={seed}", "trainer.threads=1"]
     )
     data = load_data(config.data)
-    run = train(config, tmp_path / "run", dataset=data)
+    run = train(config, tmp_path / "run", dataset=data, report=False)
     assert data.truth is not None
     used = (run.model.plan().stage("experts").mixing_matrix() != 0).astype(int)
     planted = data.truth.experts

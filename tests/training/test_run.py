@@ -49,12 +49,12 @@ def assert_same(one: Path, other: Path) -> None:
 
 def test_the_same_seed_gives_the_same_run_byte_for_byte(whole: Run, tmp_path: Path) -> None:
     torch.manual_seed(99)
-    train(config_of(), tmp_path / "again")
+    train(config_of(), tmp_path / "again", report=False)
     assert_same(whole.folder, tmp_path / "again")
 
 
 def test_another_seed_gives_other_weights(whole: Run, tmp_path: Path) -> None:
-    other = train(config_of().model_copy(update={"seed": 1}), tmp_path / "other")
+    other = train(config_of().model_copy(update={"seed": 1}), tmp_path / "other", report=False)
     assert (other.folder / "best.safetensors").read_bytes() != (
         whole.folder / "best.safetensors"
     ).read_bytes()
@@ -67,7 +67,7 @@ def test_a_killed_training_resumes_as_if_it_had_not_been(whole: Run, tmp_path: P
     with pytest.raises(StopError):
         train(config_of(), folder, watcher=Killer(batches))
     assert len(history(folder)) == (batches - 1) // 3
-    train(config_of(), folder)
+    train(config_of(), folder, report=False)
     assert_same(whole.folder, folder)
 
 
@@ -75,8 +75,8 @@ def test_the_baseline_of_single_draws_is_resumed(tmp_path: Path) -> None:
     config = config_of([GATED], epochs=3, gate_samples=1)
     with pytest.raises(StopError):
         train(config, tmp_path / "run", watcher=Killer(5))
-    train(config, tmp_path / "run")
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "run", report=False)
+    train(config, tmp_path / "whole", report=False)
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
@@ -88,7 +88,7 @@ def test_a_run_folder_copied_midway_goes_on_to_the_same_end(whole: Run, tmp_path
     # What a kill in the middle of writing leaves behind.
     (copy / "checkpoints" / ".epoch-00009").mkdir()
     (copy / "history.jsonl").open("a").write('{"epoch": 9, "tr')
-    train(config_of(), copy)
+    train(config_of(), copy, report=False)
     shutil.rmtree(copy / "checkpoints" / ".epoch-00009")
     assert_same(whole.folder, copy)
 
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_serves(
 
 
 def test_a_checkpoint_of_another_model_is_refused(whole: Run, interrupted: Path, tmp_path: Path) -> None:
-    other = train(config_of([STAGES[0]], epochs=1), tmp_path / "other")
+    other = train(config_of([STAGES[0]], epochs=1), tmp_path / "other", report=False)
     file = interrupted / "checkpoints" / "epoch-00006" / "model.safetensors"
     shutil.copy(other.folder / "best.safetensors", file)
     with pytest.raises(CheckpointError, match="not of this model"):

@@ -46,7 +46,7 @@ def test_a_training_that_ends_unclustered_says_so(tmp_path: Path) -> None:
 
 
 def test_the_loss_can_be_what_the_best_is_best_in(tmp_path: Path) -> None:
-    train(config_of([STAGES[0]], epochs=3, monitor="loss"), tmp_path / "run")
+    train(config_of([STAGES[0]], epochs=3, monitor="loss"), tmp_path / "run", report=False)
     losses = [record["dev"]["loss"] for record in history(tmp_path / "run")]
     wanted = [loss < min(losses[:index], default=np.inf) for index, loss in enumerate(losses)]
     assert [record["best"] for record in history(tmp_path / "run")] == wanted
@@ -73,7 +73,7 @@ def test_a_training_leaves_threads_and_random_generators_as_they_were(tmp_path: 
     try:
         with pytest.raises(StopError):
             train(config_of(), tmp_path / "run", watcher=Killer(8))
-        train(config_of(), tmp_path / "run")
+        train(config_of(), tmp_path / "run", report=False)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -87,7 +87,9 @@ def test_a_training_leaves_threads_and_random_generators_as_they_were(tmp_path: 
 
 def test_gates_that_all_close_still_leave_each_task_an_expert(tmp_path: Path) -> None:
     gated = {"kind": "gated", "name": "experts", "experts": 4, "density_penalty": 50.0, "block": LINEAR}
-    run = train(config_of([gated], epochs=4, gate_lr=2.0, schedule="constant"), tmp_path / "run")
+    run = train(
+        config_of([gated], epochs=4, gate_lr=2.0, schedule="constant"), tmp_path / "run", report=False
+    )
     stage = run.model.gated_stages()[0]
     assert float(stage.density().detach().max()) < 0.5
     assert all(len(used) == 1 for used in run.model.plan().stage("experts").uses)
@@ -97,7 +99,7 @@ def test_gates_that_all_close_still_leave_each_task_an_expert(tmp_path: Path) ->
 
 def test_experts_do_not_collapse_into_one(tmp_path: Path) -> None:
     gated = {"kind": "gated", "name": "experts", "experts": 3, "density_penalty": 0.0, "block": LINEAR}
-    run = train(config_of([gated], epochs=4, schedule="constant"), tmp_path / "run")
+    run = train(config_of([gated], epochs=4, schedule="constant"), tmp_path / "run", report=False)
     flat = run.model.gated_stages()[0].bank.flat()
     distance = torch.cdist(flat, flat) + 9 * torch.eye(3)
     assert distance.min() > 0.5
@@ -129,7 +131,7 @@ def test_unlike_tasks_of_unlike_sizes_with_missing_labels_train_without_nan(
     config = config_of(
         [GATED, CLUSTER], batch_size=8, task_balance=balance, gradient_clip=1.0, gate_samples=1
     )
-    run = train(config, tmp_path / "run", dataset=data)
+    run = train(config, tmp_path / "run", dataset=data, report=False)
     assert all(torch.isfinite(each).all() for each in run.model.parameters())
     assert run.metrics["dev"]["large"]["accuracy"] > 0.8
     with torch.no_grad():
@@ -142,6 +144,8 @@ def test_unlike_tasks_of_unlike_sizes_with_missing_labels_train_without_nan(
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_all_optimisers_train(tmp_path: Path, name: str) -> None:
     stages = [{**GATED, "block": LINEAR}, {**CLUSTER, "freeze_after": 2}]
-    train(config_of(stages, optimizer=name, epochs=3, lr=0.02, gate_samples=1), tmp_path / "run")
+    train(
+        config_of(stages, optimizer=name, epochs=3, lr=0.02, gate_samples=1), tmp_path / "run", report=False
+    )
     losses = [record["train"]["loss"] for record in history(tmp_path / "run")]
     assert losses[-1] < losses[0]

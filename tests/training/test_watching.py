@@ -4,16 +4,10 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from matplotlib.image import imread
 from rich.console import Console
-from tests.training.making import LINEAR, model_of, tasks
 
 from coterie.training import ConsoleWatcher
 from coterie.training.history import History, read_history
-from coterie.training.plots import save_plots, task_correlation
 
 
 def record(epoch: int, **more: object) -> dict[str, object]:
@@ -61,32 +55,3 @@ def test_a_bar_shows_loss_density_and_metric_on_a_terminal() -> None:
     watcher.batch(loss=0.5, density=2.25)
     watcher.end()
     assert "loss 0.5000 density 2.25 dev 0.8750" in text.getvalue()
-
-
-def test_the_correlation_of_tasks_is_numpys() -> None:
-    rows = np.random.default_rng(0).random((4, 9))
-    np.testing.assert_allclose(task_correlation(rows), np.corrcoef(rows), atol=1e-12)
-    assert np.isfinite(task_correlation(np.full((3, 4), 0.5))).all()
-
-
-@pytest.mark.parametrize("count", [3, 300])
-def test_pictures_of_any_number_of_tasks_have_a_bearable_size(tmp_path: Path, count: int) -> None:
-    stages = [
-        {"kind": "gated", "experts": 4, "block": LINEAR},
-        {"kind": "cluster", "clusters": 2, "block": LINEAR},
-    ]
-    model = model_of(stages, tasks(count))
-    with torch.no_grad():
-        model.gated_stages()[0].logits.normal_()
-    labels = (np.arange(count) % 2).tolist()
-    lines = [json.dumps(record(epoch, assignments={"cluster": labels})) for epoch in (1, 2)]
-    (tmp_path / "history.jsonl").write_text("\n".join(lines) + "\n")
-    paths = save_plots(tmp_path, model)
-    assert {path.stem for path in paths} == {
-        "training",
-        "assignments-cluster",
-        "gates-gated",
-        "correlation-gated",
-    }
-    for path in paths:
-        assert max(imread(path).shape) < 3500

@@ -69,10 +69,6 @@ class BoundBlock:
 
     def _guarded(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
         """Run the block only where there are rows: its kernels would end the process without any."""
-        if None in self.trace.shape.dims:
-            raise ExportError(
-                f"block {self.name!r} cannot take zero rows: its result must have a fixed shape"
-            )
         graphs: list[ir.Graph] = []
         some: list[ir.Value] = []
         with builder.branch(some, graphs, f"{self.name}/then"):
@@ -80,13 +76,27 @@ class BoundBlock:
         none: list[ir.Value] = []
         with builder.branch(none, graphs, f"{self.name}/else"):
             # The states themselves are empty here: in another shape they are the empty result.
-            dims = [size for size in self.trace.shape.dims if size is not None]
             empty = builder.op("Cast", states, to=int(ir.DataType.FLOAT))
-            none.append(builder.op("Reshape", empty, builder.integers(0, *dims), allowzero=1))
+            none.append(builder.op("Reshape", empty, self._empty_shape(builder, states), allowzero=1))
         rows = builder.op("Shape", states, start=0, end=1)
         any_rows = builder.op("Greater", rows, builder.integers(0))
         then_branch, else_branch = graphs
         return builder.op("If", any_rows, then_branch=then_branch, else_branch=else_branch)
+
+    def _empty_shape(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+        """Return the shape of the result for no rows; a length is that of the states."""
+        sizes = [builder.integers(0)]
+        for size, axis in zip(self.trace.shape.dims, self.trace.lengths, strict=True):
+            if size is not None:
+                sizes.append(builder.integers(size))
+            elif axis is not None:
+                sizes.append(builder.op("Shape", states, start=axis, end=axis + 1))
+            else:
+                raise ExportError(
+                    f"block {self.name!r} cannot take zero rows, and its result has a length that its input "
+                    "has not: give the result a fixed shape"
+                )
+        return builder.op("Concat", *sizes, axis=0)
 
 
 class Binder:

@@ -23,6 +23,9 @@ _GATHERED_NUMBERS = 1 << 15
 """Larger heads are dispatched: copying one for each question would cost more than it saves."""
 
 
+_ONE_OF: frozenset[TaskKind] = frozenset({"classification", "tagging"})
+
+
 @dataclass(frozen=True)
 class LinearHeads:
     """Distinct linear heads of one shape.
@@ -30,10 +33,12 @@ class LinearHeads:
     Attributes:
         weights: ``[G, D, C]`` in the weight file.
         biases: ``[G, C]`` in the weight file.
+        sequences: Whether they answer each position of sequences, ``[R, L, D]``, rather than vectors.
     """
 
     weights: TensorRef
     biases: TensorRef
+    sequences: bool = False
 
     @property
     def width(self) -> int:
@@ -45,14 +50,21 @@ class LinearHeads:
         return _slice(self.weights, slot), _slice(self.biases, slot)
 
     def run_one(self, builder: GraphBuilder, slot: int, states: ir.Value) -> ir.Value:
-        """Add one head to a graph, ``[R, D] -> [R, C]``."""
-        weight, bias = self.part(slot)
-        return builder.op("Gemm", states, builder.weight(weight, "weight"), builder.weight(bias, "bias"))
+        """Add one head to a graph, ``[R, D] -> [R, C]`` or ``[R, L, D] -> [R, L, C]``."""
+        weight, bias = (
+            builder.weight(ref, name) for ref, name in zip(self.part(slot), ("weight", "bias"), strict=True)
+        )
+        if self.sequences:
+            return builder.op("Add", builder.op("MatMul", states, weight), bias)
+        return builder.op("Gemm", states, weight, bias)
 
     def run_many(self, builder: GraphBuilder, states: ir.Value, slots: ir.Value) -> ir.Value:
-        """Add all heads, each state ``[B, D]`` to its own head ``[B]``, ``-> [B, C]``."""
+        """Add all heads, each state ``[B, (L,) D]`` to its own head ``[B]``, ``-> [B, (L,) C]``."""
         weights = builder.op("Gather", builder.weight(self.weights, "weights"), slots, axis=0)
         biases = builder.op("Gather", builder.weight(self.biases, "biases"), slots, axis=0)
+        if self.sequences:
+            biases = builder.op("Unsqueeze", biases, builder.integers(1))
+            return builder.op("Add", builder.op("MatMul", states, weights), biases)
         rows = builder.op("Unsqueeze", states, builder.integers(1))
         scores = builder.op("Squeeze", builder.op("MatMul", rows, weights), builder.integers(1))
         return builder.op("Add", scores, biases)
@@ -98,12 +110,15 @@ class HeadGroup:
         )
 
 
-def stack_heads(store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]]) -> list[HeadGroup]:
+def stack_heads(
+    store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]], *, sequences: bool = False
+) -> list[HeadGroup]:
     """Group linear heads by shape; equal heads become one.
 
     Args:
         store: Where the stacked tensors are kept.
         heads: For each block its ``weight [D, C]`` and ``bias [C]``.
+        sequences: Whether they answer each position of sequences.
     """
     shapes: dict[tuple[int, ...], list[int]] = {}
     for block, tensors in heads.items():
@@ -120,6 +135,7 @@ def stack_heads(store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]]) -
         stacked = LinearHeads(
             store.add(np.stack([as_array(tensors["weight"]) for tensors in order])),
             store.add(np.stack([as_array(tensors["bias"]) for tensors in order])),
+            sequences,
         )
         if size * width <= _GATHERED_NUMBERS:
             groups.append(HeadGroup(stacked, slots, width))
@@ -131,8 +147,8 @@ def stack_heads(store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]]) -
 
 
 def task_probabilities(builder: GraphBuilder, task: TaskSpec, scores: ir.Value) -> ir.Value | None:
-    """Add one task's probabilities ``[R, C]``; a regression has none."""
-    if task.kind == "classification":
+    """Add one task's probabilities, of its scores' shape; a regression has none."""
+    if task.kind in _ONE_OF:
         return builder.op("Softmax", scores, axis=-1)
     if task.kind == "multilabel":
         return builder.op("Sigmoid", scores)
@@ -142,12 +158,12 @@ def task_probabilities(builder: GraphBuilder, task: TaskSpec, scores: ir.Value) 
 def mixed_probabilities(
     builder: GraphBuilder, tasks: Sequence[TaskSpec], scores: ir.Value, task: ir.Value
 ) -> ir.Value | None:
-    """Add the probabilities ``[B, C]`` of questions of several tasks; 0 where a task has none."""
+    """Add the probabilities of questions of several tasks, of their scores' shape; 0 where a task has none."""
     kinds = {spec.kind for spec in tasks}
     own = _own_columns(builder, tasks, task)
     zero = builder.constant(np.zeros((), dtype=np.float32))
     result = None
-    if "classification" in kinds:
+    if kinds & _ONE_OF:
         # Columns that are not the task's own take no part in its softmax.
         closed = builder.constant(np.array(-np.inf, dtype=np.float32))
         open_scores = scores if own is None else builder.op("Where", own, scores, closed)
@@ -166,8 +182,10 @@ def mixed_probabilities(
 
 
 def _own_columns(builder: GraphBuilder, tasks: Sequence[TaskSpec], task: ir.Value) -> ir.Value | None:
-    """Return which columns are a question's own, bool ``[B, C]``; None where all are, for every task."""
+    """Return which columns are a question's own, bool ``[B, (1,) C]``; None where all always are."""
     widths = np.array([[spec.width] for spec in tasks], dtype=np.int64)
+    if tasks[0].kind == "tagging":
+        widths = widths[:, None]
     if widths.min() == widths.max():
         return None
     columns = builder.constant(np.arange(widths.max(), dtype=np.int64))

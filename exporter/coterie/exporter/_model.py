@@ -50,6 +50,11 @@ class BoundModel:
         dims = self.input.shape[1:]
         return ["R", *(f"L{axis}" if size is None else size for axis, size in enumerate(dims, start=1))]
 
+    def answer_dims(self, batch: str, width: int) -> list[int | str]:
+        """Return the shape of answers, ``[batch, width]``; of taggings, of each word, ``[batch, L, width]``."""
+        words = self.input_dims()[1:2] if self.tasks[0].kind == "tagging" else []
+        return [batch, *words, width]
+
     def input_shape(self) -> StateShape:
         """Return the shape of one input."""
         return StateShape(self.input.shape[1:])
@@ -113,7 +118,8 @@ def bind_model(
     if len(banks) == len(frozen.plan.stages):
         heads = _block_heads(frozen, banks.pop())
     else:
-        heads = stack_heads(store, dict(enumerate(frozen.banks[-1].tensors)))
+        tagging = frozen.tasks[0].kind == "tagging"
+        heads = stack_heads(store, dict(enumerate(frozen.banks[-1].tensors)), sequences=tagging)
     return BoundModel(frozen.input, frozen.tasks, frozen.plan, tuple(banks), tuple(heads), shapes)
 
 
@@ -127,8 +133,16 @@ def _bind_bank(
         except ExportError as error:
             raise ExportError(f"stage {stage.name!r}, block {block.name!r}: {error}") from error
         blocks.append(binder.bind(block.name, trace, tensors))
-    if stage.kind != "head" and len({block.trace.shape for block in blocks}) > 1:
+    dims = blocks[0].trace.shape.dims
+    if stage.kind != "head" and any(block.trace.shape.dims != dims for block in blocks):
         raise ExportError(f"the blocks of stage {stage.name!r} have results of different shapes")
+    if stage.columns is not None and (len(dims) < 2 or dims[0] is None or max(stage.columns) >= dims[0]):
+        raise ExportError(
+            f"stage {stage.name!r} has {max(stage.columns) + 1} columns, its block's results are {dims}: a "
+            "block that computes columns gives [R, columns, ...]"
+        )
+    if stage.combine == "concat" and (not dims or dims[-1] is None):
+        raise ExportError(f"the results of stage {stage.name!r}, {dims}, have no fixed last axis to join")
     return tuple(blocks)
 
 
@@ -157,7 +171,7 @@ def _check(frozen: FrozenModel) -> None:
         raise ExportError("the model's tasks are not the plan's: freeze the model again")
     if [len(bank.tensors) for bank in frozen.banks] != [len(stage.blocks) for stage in plan.stages]:
         raise ExportError("the model's banks are not the plan's: freeze the model again")
-    if head.kind != "head" or head.mixes:
+    if head.kind != "head" or head.mixes or head.dense:
         raise ExportError(f"the last stage, {head.name!r}, must be of kind 'head' and mix nothing")
     names = [block.name for stage in plan.stages for block in stage.blocks]
     if len(set(names)) != len(names):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-import jinja2
 import numpy as np
 import numpy.typing as npt
 
 from coterie.runtime.manifest import Manifest
 from coterie.runtime.plan import StagePlan
+from coterie.training.report import html_environment, stage_row
 
 _LARGEST_PAIR_MAP = 80
 """With more tasks, a map of all pairs of tasks would have cells too small to see."""
@@ -60,16 +60,13 @@ class Map:
 def render_report(manifest: Manifest) -> str:
     """Return the report as one self-contained HTML file; the same manifest gives the same bytes."""
     source = files("coterie.exporter").joinpath("report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+    environment = html_environment()
     environment.filters["bytes"] = _bytes
-    environment.filters["number"] = "{:,}".format
     order = _order(manifest)
     return environment.from_string(source).render(
         manifest=manifest,
         sizes=_size_rows(manifest),
-        stages=[_stage_row(stage) for stage in manifest.plan.stages],
+        stages=[stage_row(stage) for stage in manifest.plan.stages],
         maps=[_stage_map(manifest, stage, order) for stage in manifest.plan.stages if _is_telling(stage)],
         pairs=_pair_map(manifest, order),
         metrics=_metric_table(manifest),
@@ -91,21 +88,6 @@ def _size_rows(manifest: Manifest) -> list[tuple[str, int, float]]:
     known = [(label, manifest.sizes[key]) for key, label in _SIZES if key in manifest.sizes]
     largest = max((size for _, size in known), default=1) or 1
     return [(label, size, size / largest) for label, size in known]
-
-
-def _stage_row(stage: StagePlan) -> dict[str, object]:
-    density = stage.density()
-    users = stage.users().values()
-    return {
-        "name": stage.name,
-        "kind": stage.kind,
-        "trained": stage.trained_blocks,
-        "kept": len(stage.blocks),
-        "density": f"{density.mean():.2f}",
-        "density_range": f"{density.min()} to {density.max()}" if density.min() < density.max() else "",
-        "users": f"{min(users)} to {max(users)}" if min(users) < max(users) else str(max(users)),
-        "parameters": sum(block.parameters for block in stage.blocks),
-    }
 
 
 def _is_telling(stage: StagePlan) -> bool:

@@ -8,6 +8,7 @@ Every weight is in it once, and every block runs once for each distinct state th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from coterie.exporter._builder import GraphBuilder, Output
 from coterie.exporter._dispatch import Flow, find_pairs, positions, run_blocks
 from coterie.exporter._heads import HeadGroup, mixed_probabilities
 from coterie.exporter._model import BoundModel
-from coterie.exporter._states import StateShape
+from coterie.exporter._states import StateShape, state_after
 from coterie.exporter._weights import WeightFile
 from coterie.runtime.plan import StagePlan
 
@@ -27,8 +28,8 @@ def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
     """Return the router's graph.
 
     Its inputs are the model's, ``row`` and ``task`` (int64 ``[B]``); its outputs are ``scores [B, C]`` and,
-    unless all tasks are regressions, ``probabilities [B, C]``. Columns past a task's own width are 0. R and B
-    may be 0. A row or task out of range is an error of the session.
+    unless all tasks are regressions, ``probabilities [B, C]``; taggings' are ``[B, L, C]``. Columns past a
+    task's own width are 0. R and B may be 0. A row or task out of range is an error of the session.
     """
     builder = GraphBuilder("router", weights)
     inputs = builder.input(model.input.name, model.input.dtype, model.input_dims())
@@ -43,15 +44,20 @@ def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
     with builder.scope(model.plan.stages[-1].name):
         scores = _heads(builder, model, flow, task)
         probabilities = mixed_probabilities(builder, model.tasks, scores, task)
-    outputs: list[Output] = [("scores", scores, "float32", ["B", model.width])]
+    dims = model.answer_dims("B", model.width)
+    outputs: list[Output] = [("scores", scores, "float32", dims)]
     if probabilities is not None:
-        outputs.append(("probabilities", probabilities, "float32", ["B", model.width]))
+        outputs.append(("probabilities", probabilities, "float32", dims))
     return builder.finish(outputs)
 
 
 def _stage(builder: GraphBuilder, model: BoundModel, number: int, flow: Flow, task: ir.Value) -> Flow:
     """Add one stage; a stage that mixes leaves one state for each question."""
     stage, shape = model.plan.stages[number], model.results[number]
+    after = state_after(stage, shape)
+    if stage.columns is not None:
+        results = model.blocks[number][0].run(builder, flow.states)
+        return _read_columns(builder, replace(flow, states=results, shape=after), stage.columns, task)
     table, mixture = stage_tables(stage)
 
     def run(block: int, states: ir.Value) -> ir.Value:
@@ -60,9 +66,23 @@ def _stage(builder: GraphBuilder, model: BoundModel, number: int, flow: Flow, ta
     blocks = table[:, 0] if table.shape[1] == 1 else table
     results, index = run_blocks(builder, flow, task, blocks, run)
     if not stage.mixes:
-        return Flow(results, shape, index)
+        return Flow(results, after, index)
     chosen = results if index is None else builder.op("Gather", results, index, axis=0)
-    return Flow(_mix(builder, chosen, mixture, shape, task), shape, None)
+    if stage.combine == "concat" and mixture.shape[1] > 1:
+        return Flow(_join(builder, chosen, mixture, shape, task), after, None)
+    return Flow(_mix(builder, chosen, mixture, shape, task), after, None)
+
+
+def _read_columns(builder: GraphBuilder, flow: Flow, columns: Sequence[int], task: ir.Value) -> Flow:
+    """Make each column of ``[S, columns, ...]`` a state of its own: question b reads its task's."""
+    sizes = builder.op("Shape", flow.states, start=0, end=2)
+    count = builder.op("ReduceProd", sizes, builder.integers(0))
+    shape = builder.op("Concat", count, builder.op("Shape", flow.states, start=2), axis=0)
+    # Literally, so that no rows stay no rows.
+    states = builder.op("Reshape", flow.states, shape, allowzero=1)
+    first = builder.op("Mul", positions(builder, flow), builder.op("Shape", flow.states, start=1, end=2))
+    own = builder.op("Gather", builder.constant(np.array(columns, dtype=np.int64), "columns"), task, axis=0)
+    return Flow(states, flow.shape, builder.op("Add", first, own))
 
 
 def _mix(
@@ -77,10 +97,39 @@ def _mix(
     if most > 1 and len(shape.dims) == 1:
         own = builder.op("Gather", builder.constant(mixture.reshape(tasks, 1, most), "mixture"), task, axis=0)
         return builder.op("Squeeze", builder.op("MatMul", own, chosen), builder.integers(1))
+    weighted = _weigh(builder, chosen, mixture, shape, task)
+    return weighted if most == 1 else builder.op("ReduceSum", weighted, builder.integers(1), keepdims=0)
+
+
+def _weigh(
+    builder: GraphBuilder,
+    chosen: ir.Value,
+    mixture: npt.NDArray[np.float32],
+    shape: StateShape,
+    task: ir.Value,
+) -> ir.Value:
+    """Return each question's blocks' results, each times its weight."""
+    tasks, most = mixture.shape
     axes = [tasks, *([most] if most > 1 else []), *[1] * len(shape.dims)]
     own = builder.op("Gather", builder.constant(mixture.reshape(axes), "mixture"), task, axis=0)
-    weighted = builder.op("Mul", chosen, own)
-    return weighted if most == 1 else builder.op("ReduceSum", weighted, builder.integers(1), keepdims=0)
+    return builder.op("Mul", chosen, own)
+
+
+def _join(
+    builder: GraphBuilder,
+    chosen: ir.Value,
+    mixture: npt.NDArray[np.float32],
+    shape: StateShape,
+    task: ir.Value,
+) -> ir.Value:
+    """Return each question's blocks' results ``[B, k, ..., D]`` one after the other, ``[B, ..., k * D]``."""
+    weighted = chosen if (mixture == 1).all() else _weigh(builder, chosen, mixture, shape, task)
+    inner = len(shape.dims) - 1
+    if inner > 0:
+        order = [0, *range(2, 2 + inner), 1, 2 + inner]
+        weighted = builder.op("Transpose", weighted, perm=order)
+    width = mixture.shape[1] * int(shape.dims[-1] or 0)
+    return builder.op("Reshape", weighted, builder.integers(*[0] * (1 + inner), width))
 
 
 def stage_tables(stage: StagePlan) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -105,7 +154,7 @@ def _heads(builder: GraphBuilder, model: BoundModel, flow: Flow, task: ir.Value)
         asked = builder.op("Gather", flow.states, flow.position, axis=0)
     slots = _slots(builder, slot_of, task)
     if len(model.heads) == 1:
-        return _pad(builder, _run_group(builder, model.heads[0], block_of[0], asked, slots), 0)
+        return _run_group(builder, model.heads[0], block_of[0], asked, slots)
     questions = Flow(asked, flow.shape, None)
     pairs = find_pairs(builder, questions, task, np.array(group_of, dtype=np.int64))
     states = pairs.split(builder, asked, len(model.heads))
@@ -113,7 +162,7 @@ def _heads(builder: GraphBuilder, model: BoundModel, flow: Flow, task: ir.Value)
     scores = []
     for group, part, part_slots in zip(model.heads, states, parts, strict=True):
         result = _run_group(builder, group, next(iter(group.slots)), part, part_slots)
-        scores.append(_pad(builder, result, model.width - group.width))
+        scores.append(_pad(builder, result, len(flow.shape.dims), model.width - group.width))
     return builder.op("Gather", builder.op("Concat", *scores, axis=0), pairs.index, axis=0)
 
 
@@ -132,6 +181,7 @@ def _run_group(
     return group.run_one(builder, block, states)
 
 
-def _pad(builder: GraphBuilder, scores: ir.Value, columns: int) -> ir.Value:
-    """Add columns of zeros."""
-    return scores if columns == 0 else builder.op("Pad", scores, builder.integers(0, 0, 0, columns))
+def _pad(builder: GraphBuilder, scores: ir.Value, axis: int, columns: int) -> ir.Value:
+    """Add columns of zeros along the last axis."""
+    none = [0] * axis
+    return scores if columns == 0 else builder.op("Pad", scores, builder.integers(*none, 0, *none, columns))

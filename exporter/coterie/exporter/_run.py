@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic_core import to_jsonable_python
 
 from coterie.exporter._export import export
 from coterie.runtime.manifest import Manifest, Provenance
@@ -60,13 +61,22 @@ def export_run(
         )
 
 
+def _without_folders(value: Any) -> Any:
+    """Return a configuration with the name alone of each file and folder."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    return value.name if isinstance(value, Path) else value
+
+
 def _provenance(run: Run) -> Provenance:
-    config: dict[str, Any] = run.config.model_dump(mode="json")
+    config: dict[str, Any] = run.config.model_dump()
     # Where the data lay on somebody's disk is nobody else's business; its checksum says what it was.
     config["data"].pop("path", None)
     return Provenance(
         coterie=version("coterie"),
-        config=config,
+        config=to_jsonable_python(_without_folders(config)),
         seed=run.config.seed,
         data_sha256=run.data.sha256,
         versions={name: version(name) for name in _PACKAGES},

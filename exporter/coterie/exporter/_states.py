@@ -1,4 +1,4 @@
-"""The shapes of the states between the stages, found by running the first block of each."""
+"""The shapes of the states between the stages, found by running the first task's blocks of each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from coterie.exporter._weights import Array
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.plan import StagePlan
 from coterie.training.frozen import FrozenModel
 
 _EXAMPLE_ROWS = (3, 5, 7, 11, 13)
@@ -29,6 +30,16 @@ class StateShape:
         if None in self.dims:
             return None
         return int(np.prod([size for size in self.dims if size is not None], dtype=np.int64))
+
+
+def state_after(stage: StagePlan, result: StateShape) -> StateShape:
+    """Return the shape of what a stage hands on, from that of its blocks' results."""
+    dims = result.dims
+    if stage.columns is not None:
+        return StateShape(dims[1:])
+    if stage.combine == "concat" and dims and dims[-1] is not None:
+        return StateShape((*dims[:-1], dims[-1] * len(stage.uses[0])))
+    return result
 
 
 @dataclass(frozen=True)
@@ -63,11 +74,11 @@ def stage_inputs(frozen: FrozenModel, samples: Array) -> list[StageInput]:
     first = _example(frozen.input, samples, _EXAMPLE_LENGTH)
     second = _example(frozen.input, samples, _EXAMPLE_LENGTH + 1)
     result = []
-    for bank in frozen.banks:
+    for number in range(len(frozen.banks)):
         dims = (a if a == b else None for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
         result.append(StageInput(first, StateShape(tuple(dims))))
-        with torch.no_grad():
-            first, second = bank.run(0, first), bank.run(0, second)
+        # Contiguous: the tracer would take a column's strides for sizes of the batch.
+        first, second = (frozen.handed_on(number, 0, states).contiguous() for states in (first, second))
     return result
 
 

@@ -9,13 +9,15 @@ from coterie.exporter._builder import GraphBuilder, Output
 from coterie.exporter._heads import task_probabilities
 from coterie.exporter._model import BoundModel
 from coterie.exporter._weights import WeightFile
+from coterie.runtime.plan import StagePlan
 
 
 def task_graph(model: BoundModel, weights: WeightFile, task: int) -> ir.Model:
     """Return one task's graph.
 
     Its input is the model's; its outputs are ``scores [R, C]`` and, unless the task is a regression,
-    ``probabilities [R, C]``. R may be 0.
+    ``probabilities [R, C]``; a tagging's are ``[R, L, C]``, and what padding answers means nothing. R may
+    be 0.
     """
     spec = model.tasks[task]
     builder = GraphBuilder("task", weights)
@@ -24,24 +26,34 @@ def task_graph(model: BoundModel, weights: WeightFile, task: int) -> ir.Model:
         used, mixture = stage.uses[task], stage.weights[task]
         parts = [model.blocks[number][block].run(builder, states) for block in used]
         with builder.scope(stage.name):
-            states = _mix(builder, parts, mixture)
+            states = _combine(builder, stage, parts, mixture)
+            if stage.columns is not None:
+                column = builder.constant(np.array(stage.columns[task], dtype=np.int64), "column")
+                states = builder.op("Gather", states, column, axis=1)
     head = model.plan.stages[-1]
     with builder.scope(head.name):
         block = head.uses[task][0]
         scores = model.head_of(block).run_one(builder, block, states)
         probabilities = task_probabilities(builder, spec, scores)
-    outputs: list[Output] = [("scores", scores, "float32", ["R", spec.width])]
+    dims = model.answer_dims("R", spec.width)
+    outputs: list[Output] = [("scores", scores, "float32", dims)]
     if probabilities is not None:
-        outputs.append(("probabilities", probabilities, "float32", ["R", spec.width]))
+        outputs.append(("probabilities", probabilities, "float32", dims))
     return builder.finish(outputs)
 
 
-def _mix(builder: GraphBuilder, parts: list[ir.Value], mixture: tuple[float, ...]) -> ir.Value:
-    """Add up the blocks' results, each times its weight."""
+def _combine(
+    builder: GraphBuilder, stage: StagePlan, parts: list[ir.Value], mixture: tuple[float, ...]
+) -> ir.Value:
+    """Make one state of the blocks' results, each times its weight: their sum, or all of them in a row."""
     weighted = [
         part
         if weight == 1.0
         else builder.op("Mul", part, builder.constant(np.array(weight, dtype=np.float32)))
         for part, weight in zip(parts, mixture, strict=True)
     ]
-    return weighted[0] if len(weighted) == 1 else builder.op("Sum", *weighted)
+    if len(weighted) == 1:
+        return weighted[0]
+    if stage.combine == "concat":
+        return builder.op("Concat", *weighted, axis=-1)
+    return builder.op("Sum", *weighted)

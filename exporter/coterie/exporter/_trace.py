@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class Trace:
         derived: The prologue's results among those.
         output: The body's result; ``shape`` says which one it has.
         shape: Shape of the result without the batch dimension.
+        lengths: For each of its dimensions that differs from batch to batch, the states' axis that it equals.
         needs_rows: Whether a kernel of the body cannot take zero rows.
     """
 
@@ -58,6 +60,7 @@ class Trace:
     derived: tuple[ir.Value, ...]
     output: ir.Value
     shape: StateShape
+    lengths: tuple[int | None, ...]
     needs_rows: bool
 
 
@@ -128,7 +131,9 @@ def _traced_graph(
     template: Block, tensors: Mapping[str, Tensor], example: Tensor, shape: StateShape
 ) -> ir.Graph:
     dynamic = [0, *(axis for axis, size in enumerate(shape.dims, start=1) if size is None)]
-    dims: tuple[Any, ...] = (dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC), (None,) * len(tensors))
+    dims: tuple[Any, ...] = (dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),)
+    if tensors:  # one entry for each argument that is there
+        dims = (*dims, (None,) * len(tensors))
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
@@ -152,7 +157,24 @@ def _traced_graph(
         raise ExportError(
             f"block {type(template).__name__!r} needs operators outside ONNX: {list(model.functions)}"
         )
+    _count_axes_from_the_first(model.graph)
     return model.graph
+
+
+def _count_axes_from_the_first(graph: ir.Graph) -> None:
+    """Make the axes of reductions positive: for no rows, ONNX Runtime gives negative ones a wrong shape."""
+    for node in list(graph):
+        axes = node.inputs[1] if node.op_type.startswith("Reduce") and len(node.inputs) > 1 else None
+        reduced = node.inputs[0]
+        if axes is None or axes.const_value is None or reduced is None or reduced.shape is None:
+            continue
+        numbers = np.asarray(axes.const_value.numpy())
+        if (numbers < 0).any():
+            name = f"{node.outputs[0].name}.axes"
+            counted = ir.tensor(numbers % len(reduced.shape), name=name)
+            value = ir.Value(name=name, const_value=counted, type=axes.type, shape=axes.shape)
+            graph.register_initializer(value)
+            node.replace_input_with(1, value)
 
 
 @contextlib.contextmanager
@@ -170,6 +192,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
+    _count_axes_from_the_front(graph)
     states, *parameters = graph.inputs
     (output,) = graph.outputs
     moving = {states}
@@ -194,10 +217,34 @@ def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
         derived=tuple(value for value in early if value in reads),
         output=output,
         shape=_result_shape(output),
+        lengths=_lengths(states, output),
         needs_rows=any(
             node.op_type in _ABORTS_ON_ZERO_ROWS for node in ir.traversal.RecursiveGraphIterator(graph)
         ),
     )
+
+
+def _count_axes_from_the_front(graph: ir.Graph) -> None:
+    """Write negative axes of reductions as positive ones.
+
+    For no rows, ONNX Runtime 1.31 leaves an axis in place that was counted from the end.
+    """
+    for node in ir.traversal.RecursiveGraphIterator(graph):
+        if not node.op_type.startswith("Reduce") or len(node.inputs) < 2:
+            continue
+        states, axes = node.inputs
+        if states is None or states.shape is None or axes is None or axes.const_value is None:
+            continue
+        numbers = axes.const_value.numpy()
+        if (numbers >= 0).all():
+            continue
+        rank = len(states.shape)
+        tensor = ir.tensor(numbers % rank, name=f"{axes.name}_of_{rank}")
+        known = graph.initializers.get(str(tensor.name))
+        if known is None:
+            known = ir.Value(name=tensor.name, shape=ir.Shape(numbers.shape), type=axes.type, const_value=tensor)
+            graph.register_initializer(known)
+        node.replace_input_with(1, known)
 
 
 def _reads(node: ir.Node) -> set[ir.Value]:
@@ -209,6 +256,17 @@ def _reads(node: ir.Node) -> set[ir.Value]:
                 values.update(value for value in inner.inputs if value is not None)
             values.update(attribute.as_graph().outputs)
     return values
+
+
+def _lengths(states: ir.Value, output: ir.Value) -> tuple[int | None, ...]:
+    """Return for each dimension of a result but the batch the states' axis of the same name, or None."""
+    named = enumerate(states.shape or ())
+    axes = {size.value: axis for axis, size in named if isinstance(size, ir.SymbolicDim)}
+    dims = list(output.shape or ())[1:]
+    return tuple(
+        axes.get(size.value) if isinstance(size, ir.SymbolicDim) and size.value is not None else None
+        for size in dims
+    )
 
 
 def _result_shape(output: ir.Value) -> StateShape:

@@ -127,15 +127,17 @@ class _Case:
         return max(task.width for task in self._tasks)
 
     def scores(self, task: int) -> Floats:
-        """Return one task's scores for every input, ``[n, C]``."""
+        """Return one task's scores for every input, ``[n, (L,) C]``."""
         if task not in self._scores:
             count = len(self.inputs)
             with torch.no_grad():
                 answer = self._reference(
                     torch.from_numpy(self.inputs), torch.arange(count), torch.full((count,), task)
                 )
-            if tuple(answer.shape) != (count, self.width):
-                raise ExportError(f"the torch model answers {tuple(answer.shape)}, not {(count, self.width)}")
+            words = self.inputs.shape[1:2] if self._tasks[0].kind == "tagging" else ()
+            if tuple(answer.shape) != (count, *words, self.width):
+                wanted = (count, *words, self.width)
+                raise ExportError(f"the torch model answers {tuple(answer.shape)}, not {wanted}")
             scores = answer.detach().cpu().numpy().astype(np.float32)
             if not np.isfinite(scores).all():
                 name = self._tasks[task].name
@@ -146,9 +148,9 @@ class _Case:
         return self._scores[task]
 
     def answers(self, row: npt.NDArray[np.int64], task: npt.NDArray[np.int64]) -> Floats:
-        """Return the scores of questions, ``[B, C]``."""
+        """Return the scores of questions, ``[B, (L,) C]``."""
         wanted = [self.scores(int(number))[index] for index, number in zip(row, task, strict=True)]
-        return np.array(wanted, dtype=np.float32).reshape(len(row), self.width)
+        return np.array(wanted, dtype=np.float32).reshape(len(row), *self.scores(0).shape[1:])
 
 
 class _Comparison:
@@ -190,7 +192,7 @@ def _check_task(
     for rows in _batch_sizes(len(case.inputs)):
         batch = f"batch size {rows}"
         answer = session.run({checked.input.name: case.inputs[:rows]})
-        comparison.check(session.file, batch, answer["scores"], wanted[:rows, : spec.width])
+        comparison.check(session.file, batch, answer["scores"], wanted[:rows, ..., : spec.width])
         if ("probabilities" in answer) != (spec.kind != "regression"):
             raise ParityError(f"{session.file} has the outputs {session.outputs}, wrong for a {spec.kind}")
         if "probabilities" in answer:
@@ -209,7 +211,8 @@ def _check_router(checked: Checked, session: GraphSession, case: _Case, comparis
             for question, number in enumerate(task):
                 spec = checked.tasks[int(number)]
                 own = slice(question, question + 1)
-                expected[own, : spec.width] = probabilities(spec, answer["scores"][own, : spec.width])
+                scores = answer["scores"][own, ..., : spec.width]
+                expected[own, ..., : spec.width] = probabilities(spec, scores)
             comparison.check_probabilities(session.file, batch, answer["probabilities"], expected)
 
 
@@ -234,18 +237,18 @@ def _batch_sizes(count: int) -> list[int]:
 
 
 def _lengths(spec: TensorSpec, samples: Array) -> Iterator[Array]:
-    """Yield the samples as they are, and cut to half their length where that is open."""
+    """Yield the samples as they are, and cut to half their length and to 1 where that is open."""
     yield samples
     axes = [axis for axis, size in enumerate(spec.shape) if axis > 0 and size is None]
-    if axes:
+    for part in (2, samples.size) if axes else ():
         shorter = samples
         for axis in axes:
-            shorter = shorter.take(range(max(1, shorter.shape[axis] // 2)), axis=axis)
+            shorter = shorter.take(range(max(1, shorter.shape[axis] // part)), axis=axis)
         yield shorter
 
 
 def probabilities(task: TaskSpec, scores: Floats) -> Floats:
-    """Return what a task's scores ``[R, C]`` mean as probabilities; zeros for a regression."""
+    """Return what a task's scores ``[R, (L,) C]`` mean as probabilities; zeros for a regression."""
     if task.kind == "regression":
         return np.zeros_like(scores)
     with np.errstate(over="ignore"):

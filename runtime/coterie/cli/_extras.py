@@ -17,8 +17,8 @@ _PART_OF = {
         "uvloop",
         "httptools",
     ),
-    "train": ("torch", "sklearn", "scipy", "pyarrow", "yaml", "safetensors", "tensorboard", "matplotlib"),
-    "export": ("onnx", "onnx_ir", "onnxscript", "jinja2"),
+    "train": ("torch", "sklearn", "scipy", "pyarrow", "yaml", "safetensors", "tensorboard", "matplotlib", "jinja2"),
+    "export": ("onnx", "onnx_ir", "onnxscript"),
 }
 
 

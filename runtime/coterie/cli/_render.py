@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-_PRIMARY = {"classification": "accuracy", "multilabel": "roc_auc", "regression": "r2"}
 _SIZES = {
     "bundle": "the bundle, without its report",
     "weights": "  weights, held once",
@@ -44,7 +43,7 @@ def show(summary: Mapping[str, Any], console: Console, *, rows: int | None) -> N
         console.print()
         console.print(table, highlight=False)
     console.print()
-    for line in (*_sharing(summary["sharing"]), *_facts(summary)):
+    for line in (*_whole(summary["whole"]), *_sharing(summary["sharing"]), *_facts(summary)):
         console.print(line, highlight=False)
 
 
@@ -70,10 +69,10 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def _tasks(tasks: Sequence[Mapping[str, Any]], rows: int | None) -> Table:
-    splits = [split for split in ("dev", "test") if any(split in task["metrics"] for task in tasks)]
+    splits = [split for split in ("dev", "test", "ood") if any(split in task["metrics"] for task in tasks)]
     table = _table("tasks", "task", "kind", "labels", "metric", *splits, right=splits)
     for task in tasks[:rows]:
-        name = _PRIMARY[task["kind"]]
+        name = task["metric"]
         scores = [_score(task["metrics"].get(split, {}).get(name)) for split in splits]
         table.add_row(escape(task["name"]), task["kind"], _labels(task["labels"]), name, *scores)
     if rows is not None and len(tasks) > rows:
@@ -94,7 +93,7 @@ def _score(value: float | None) -> str:
 
 
 def _mean(tasks: Sequence[Mapping[str, Any]], split: str) -> str:
-    values = [task["metrics"].get(split, {}).get(_PRIMARY[task["kind"]]) for task in tasks]
+    values = [task["metrics"].get(split, {}).get(task["metric"]) for task in tasks]
     known = [value for value in values if value is not None]
     return _score(sum(known) / len(known) if known else None)
 
@@ -135,6 +134,14 @@ def _experts(experts: Mapping[str, Mapping[str, Mapping[str, float]]], rows: int
         if rows is not None and len(tasks) > rows:
             table.add_row(f"... and {len(tasks) - rows} more (--all shows them)")
         yield table
+
+
+def _whole(stages: Mapping[str, str]) -> Iterator[str]:
+    for stage, why in stages.items():
+        yield (
+            f"[bold]{escape(stage)}[/] computes every task's state for every input; nothing of it can be "
+            f"cut for a task: {why}"
+        )
 
 
 def _sharing(sharing: Mapping[str, Any]) -> Iterator[str]:

@@ -13,10 +13,14 @@ from pydantic import ValidationError
 from coterie.cli._folders import RUN_DATA, RUN_METRICS, RUN_PLAN, kind_of
 from coterie.runtime.errors import CheckpointError
 from coterie.runtime.manifest import MANIFEST, Manifest, TensorSpec
-from coterie.runtime.plan import SharingPlan, StagePlan
+from coterie.runtime.plan import SharingPlan, StageKind, StagePlan
 from coterie.runtime.tasks import TaskSpec
 
 _NAMED_PAIRS = 1000
+_WHY_WHOLE: Mapping[StageKind, str] = {
+    "input_gated": "its gates look at the input: which parts a task needs is known only once they are asked",
+    "stitched": "its columns take from each other after every layer",
+}
 
 Metrics = Mapping[str, Mapping[str, float]]
 
@@ -57,6 +61,7 @@ def _body(source: _Source) -> dict[str, Any]:
         "tasks": [
             {
                 **spec.model_dump(mode="json"),
+                "metric": spec.metric,
                 "metrics": {split: dict(each) for split, each in metrics.items()},
             }
             for spec, metrics in source.tasks
@@ -68,6 +73,7 @@ def _body(source: _Source) -> dict[str, Any]:
         "experts": {
             stage.name: _experts(stage, plan.tasks) for stage in plan.stages if stage.kind == "gated"
         },
+        "whole": {stage.name: _why_whole(stage) for stage in plan.stages if stage.dense},
         "sharing": _sharing(plan),
     }
 
@@ -83,6 +89,11 @@ def _stage(stage: StagePlan) -> dict[str, Any]:
         "density": float(density.mean()),
         "density_range": [int(density.min()), int(density.max())],
     }
+
+
+def _why_whole(stage: StagePlan) -> str:
+    """Return why no task can leave out a part of the stage."""
+    return _WHY_WHOLE.get(stage.kind, "its block computes all of them at once")
 
 
 def _members(stage: StagePlan, tasks: Sequence[str]) -> dict[str, list[str]]:

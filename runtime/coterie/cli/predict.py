@@ -99,9 +99,12 @@ def _print(prediction: Prediction, tasks: int) -> None:
 
 def _words(result: Result) -> tuple[str, str]:
     """Return an answer and its probability as a person reads them."""
-    if result.probabilities is None:
-        return ", ".join(f"{name} {value:.4g}" for name, value in result.scores.items()), ""
+    scores, probabilities = result.scores, result.probabilities
+    if isinstance(scores, tuple) or isinstance(probabilities, tuple):
+        return " ".join(result.label or ()), ""  # a tag for each word; --json has their probabilities
+    if probabilities is None:
+        return ", ".join(f"{name} {value:.4g}" for name, value in scores.items()), ""
     if isinstance(result.label, str):
-        return result.label, f"{result.probabilities[result.label]:.4f}"
+        return result.label, f"{probabilities[result.label]:.4f}"
     chosen = ", ".join(result.label or ()) or "none of them"
-    return chosen, ", ".join(f"{name} {value:.2f}" for name, value in result.probabilities.items())
+    return chosen, ", ".join(f"{name} {value:.2f}" for name, value in probabilities.items())

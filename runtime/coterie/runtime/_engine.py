@@ -57,6 +57,7 @@ class Engine:
         self._sessions = Sessions(bundle, providers=providers, threads=threads)
         self._input = bundle.manifest.inputs[0].name
         self._width = max(task.width for task in bundle.tasks)
+        self._tagging = bundle.tasks[0].kind == "tagging"
         self._has_probabilities = any(task.kind != "regression" for task in bundle.tasks)
         if mode == "router":
             self._sessions.router()
@@ -71,7 +72,8 @@ class Engine:
 
         Args:
             task: A task's name, or R names or indices.
-            inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings.
+            inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings, or
+                R lists of words where it reads words.
 
         Raises:
             UnknownTaskError: If the bundle has no such task.
@@ -85,14 +87,16 @@ class Engine:
         scores, probabilities = self._run(tensor, rows, np.full(len(tensor), index, dtype=np.int64))
         spec = self.tasks[index]
         if probabilities is not None:
-            probabilities = None if spec.kind == "regression" else probabilities[:, : spec.width]
-        return Prediction((spec,), np.zeros_like(rows), scores[:, : spec.width], probabilities)
+            probabilities = None if spec.kind == "regression" else probabilities[..., : spec.width]
+        scores = scores[..., : spec.width]
+        return Prediction((spec,), np.zeros_like(rows), scores, probabilities, self._lengths(tensor))
 
     def predict_many(self, inputs: Any, row: Any, task: Any) -> Prediction:
         """Ask B questions about R inputs: question b asks ``task[b]`` about ``inputs[row[b]]``.
 
         Args:
-            inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings.
+            inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings, or
+                R lists of words where it reads words.
             row: [B] indices of inputs; ``None`` when B is R and each question has its own.
             task: [B] task names or indices.
 
@@ -112,7 +116,10 @@ class Engine:
         else:
             rows = as_indices("row", row, length=len(tasks), below=len(tensor))
         scores, probabilities = self._run(tensor, rows, tasks)
-        return Prediction(self.tasks, tasks, scores, probabilities)
+        lengths = self._lengths(tensor)
+        return Prediction(
+            self.tasks, tasks, scores, probabilities, None if lengths is None else lengths[rows]
+        )
 
     def task_indices(self, task: Any) -> Indices:
         """Return task names or indices as indices [B].
@@ -136,10 +143,21 @@ class Engine:
         inputs = np.ones((1, *(dim or 1 for dim in spec.shape[1:])), dtype=spec.dtype)
         self._run(inputs, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
+    def _lengths(self, inputs: Array) -> Indices | None:
+        """Return the number of words of each input [R]; ``None`` unless the tasks are taggings."""
+        if not self._tagging:
+            return None
+        words = inputs[:, :, 0] if inputs.ndim == 3 else inputs
+        lengths: Indices = np.count_nonzero(words, axis=1).astype(np.int64)
+        return lengths
+
+    def _shape(self, inputs: Array, questions: int) -> tuple[int, ...]:
+        return (questions, *(inputs.shape[1:2] if self._tagging else ()), self._width)
+
     def _run(self, inputs: Array, row: Indices, task: Indices) -> tuple[Floats, Floats | None]:
-        """Return scores and probabilities, each [B, Cmax]."""
+        """Return scores and probabilities, each [B, Cmax], or [B, L, Cmax] for taggings."""
         if not len(row):
-            empty = np.zeros((0, self._width), dtype=np.float32)
+            empty = np.zeros(self._shape(inputs, 0), dtype=np.float32)
             return empty, empty if self._has_probabilities else None
         if self.mode == "router":
             scores, probabilities = self._sessions.router().run(
@@ -156,16 +174,16 @@ class Engine:
         return scores, probabilities
 
     def _run_tasks(self, inputs: Array, row: Indices, task: Indices) -> tuple[Floats, Floats | None]:
-        scores = np.zeros((len(row), self._width), dtype=np.float32)
+        scores = np.zeros(self._shape(inputs, len(row)), dtype=np.float32)
         probabilities = np.zeros_like(scores) if self._has_probabilities else None
         for index in np.unique(task):
             asked = np.flatnonzero(task == index)
             own_scores, own_probabilities = self._sessions.task(int(index)).run(
                 {self._input: inputs[row[asked]]}
             )
-            scores[asked, : own_scores.shape[1]] = own_scores
+            scores[asked, ..., : own_scores.shape[-1]] = own_scores
             if probabilities is not None and own_probabilities is not None:
-                probabilities[asked, : own_probabilities.shape[1]] = own_probabilities
+                probabilities[asked, ..., : own_probabilities.shape[-1]] = own_probabilities
         return scores, probabilities
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from coterie.runtime._bundle import Bundle
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.text import Text, TextEncoder
 
 Array = npt.NDArray[Any]
 
@@ -21,16 +22,15 @@ def as_inputs(bundle: Bundle, inputs: Any) -> Array:
     Raises:
         InvalidInputError: If the shape, type or a value is wrong, or a text is empty.
     """
-    texts = _as_texts(inputs)
+    words = bundle.text is not None and bundle.text.words is not None
+    texts = _as_texts(inputs, words=words)
     if texts is None:
         tensor = as_tensor(bundle.manifest.inputs[0], inputs)
         if bundle.text is not None:
-            _check_tokens(bundle.manifest.inputs[0], tensor, bundle.text.vocabulary)
+            _check_tokens(bundle.manifest.inputs[0], tensor, bundle.text)
         return tensor
     if bundle.text is None:
         raise InvalidInputError(f"input {bundle.manifest.inputs[0].name!r} takes numbers, not text")
-    if not texts:
-        return np.zeros((0, 1), dtype=np.int64)
     return bundle.text.encode(texts)
 
 
@@ -79,20 +79,28 @@ def as_indices(name: str, value: Any, *, length: int | None, below: int) -> npt.
     return array.astype(np.int64)
 
 
-def _as_texts(inputs: Any) -> Sequence[str] | None:
-    """Return the texts, or ``None`` when the inputs are not text."""
+def _as_texts(inputs: Any, *, words: bool) -> Sequence[Text] | None:
+    """Return the texts (strings, or lists of words), or ``None`` when the inputs are not text."""
     if isinstance(inputs, str):
         return [inputs]
     if isinstance(inputs, np.ndarray):
         if inputs.dtype.kind not in "OU":
             return None
         inputs = inputs.reshape(-1).tolist() if inputs.ndim == 1 else inputs.tolist()
-    if isinstance(inputs, (list, tuple)) and any(isinstance(item, (str, bytes)) for item in inputs):
+    if not isinstance(inputs, (list, tuple)):
+        return None
+    if words and any(isinstance(item, (list, tuple)) and _has_text(item) for item in inputs):
+        return inputs
+    if _has_text(inputs):
         for index, item in enumerate(inputs):
             if not isinstance(item, str):
                 raise InvalidInputError(f"text {index} is of type {type(item).__name__}: give a string")
         return inputs
     return None
+
+
+def _has_text(items: Sequence[Any]) -> bool:
+    return any(isinstance(item, (str, bytes)) for item in items)
 
 
 def _check_shape(spec: TensorSpec, array: Array) -> None:
@@ -133,12 +141,22 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
     return array.astype(target, copy=False)
 
 
-def _check_tokens(spec: TensorSpec, array: Array, vocabulary: int) -> None:
+def _check_tokens(spec: TensorSpec, array: Array, text: TextEncoder) -> None:
     # A graph would read a negative id as counted from the vocabulary's end.
-    wrong = np.argwhere((array < 0) | (array >= vocabulary))
+    limits = np.array(text.vocabulary if text.words is None else text.words.limits)
+    wrong = np.argwhere((array < 0) | (array >= limits))
     if wrong.size:
+        limit = np.broadcast_to(limits, array.shape)[tuple(wrong[0])]
         raise InvalidInputError(
-            f"input {spec.name!r} has a token id outside 0 to {vocabulary - 1} in row {wrong[0][0]}"
+            f"input {spec.name!r} has a token id outside 0 to {limit - 1} in row {wrong[0][0]}"
+        )
+    if text.words is None:
+        return
+    there = array[:, :, 0] != text.spec.pad_id
+    ragged = np.flatnonzero(~there[:, :1].any(axis=1) | (there[:, 1:] & ~there[:, :-1]).any(axis=1))
+    if ragged.size:
+        raise InvalidInputError(
+            f"input {spec.name!r} has padding before a word, or no word, in row {ragged[0]}: words come first"
         )
 
 

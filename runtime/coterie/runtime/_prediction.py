@@ -18,17 +18,20 @@ THRESHOLD = 0.5
 
 Label = str | tuple[str, ...] | None
 
+Named = Mapping[str, float] | tuple[Mapping[str, float], ...]
+"""Numbers by the names of a task's labels; for a tagging, such a mapping for each word."""
+
 
 @dataclass(frozen=True)
 class Result:
     """The answer to one question, by the names of the task's labels."""
 
     task: str
-    scores: Mapping[str, float]
-    probabilities: Mapping[str, float] | None
+    scores: Named
+    probabilities: Named | None
     """``None`` for regression."""
     label: Label
-    """The likeliest class, the labels that hold, or ``None`` for regression."""
+    """The likeliest class, the labels that hold, each word's likeliest tag, or ``None`` for regression."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +42,18 @@ class Prediction:
         specs: The tasks that ``task`` counts: the one asked, or all of the bundle's.
         task: [B] int64, the index in ``specs`` of each question's task.
         scores: [B, C] float32, the graphs' raw outputs. C is the width of the widest of ``specs``; columns
-            past a question's own task are 0.
-        probabilities: [B, C] float32: softmax (classification) or sigmoid (multilabel) of the scores, 0 for
-            regression; ``None`` when every one of ``specs`` is a regression.
+            past a question's own task are 0. Taggings: [B, L, C], one for each word; L is the longest input's
+            length, and what stands past an input's own means nothing.
+        probabilities: Of the scores' shape, float32: softmax (classification, tagging) or sigmoid
+            (multilabel) of the scores, 0 for regression; ``None`` when all of ``specs`` are regressions.
+        lengths: [B] int64, the words of each question's input; ``None`` unless ``specs`` are taggings.
     """
 
     specs: tuple[TaskSpec, ...]
     task: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32] | None
+    lengths: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return B."""
@@ -60,19 +66,21 @@ class Prediction:
         spec = self.specs[self.task[index]]
         probabilities = None
         if self.probabilities is not None and spec.kind != "regression":
-            probabilities = dict(zip(spec.labels, self.probabilities[index].tolist(), strict=False))
-        scores = dict(zip(spec.labels, self.scores[index].tolist(), strict=False))
-        return Result(spec.name, scores, probabilities, self._label(index))
+            probabilities = self._named(spec, self.probabilities, index)
+        return Result(spec.name, self._named(spec, self.scores, index), probabilities, self._label(index))
 
     @cached_property
     def label(self) -> npt.NDArray[Any] | None:
         """The labels of the questions.
 
         One classification task: [B] class names. One multilabel task: [B, L] uint8, 1 where a label holds.
-        One regression: ``None``. Several tasks: [B] objects, each as in ``Result.label``.
+        One regression: ``None``. Several tasks: [B] objects, each as in ``Result.label``. Taggings: [B, L]
+        tags, "" past an input's own length.
         """
         if self.probabilities is None:
             return None
+        if self.lengths is not None:
+            return self._texts()
         if len(self.specs) == 1 and self.specs[0].kind == "multilabel":
             return (self.probabilities >= THRESHOLD).astype(np.uint8)
         labels = np.empty(len(self), dtype=object)
@@ -80,23 +88,41 @@ class Prediction:
             labels[index] = self._label(index)
         return labels
 
-    def label_texts(self) -> list[str]:
-        """Return each label as text [B]: a class, a JSON list of the labels that hold, "" for regression."""
-        texts = []
-        for index in range(len(self)):
-            label = self._label(index)
-            if isinstance(label, tuple):
-                texts.append(json.dumps(label, ensure_ascii=False))
-            else:
-                texts.append(label or "")
+    def label_texts(self) -> list[Any]:
+        """Return each label as text.
+
+        Returns:
+            [B]: a class, a JSON list of the labels that hold, "" for regression. Taggings: [B, L] tags, ""
+            past an input's own length.
+        """
+        texts: list[Any] = self._texts().tolist()
         return texts
 
+    def _texts(self) -> npt.NDArray[np.object_]:
+        texts = np.full(self.scores.shape[:-1], "", dtype=object)
+        for index in range(len(self)):
+            label = self._label(index)
+            if self.lengths is not None:
+                texts[index, : self.lengths[index]] = label
+            elif isinstance(label, tuple):
+                texts[index] = json.dumps(label, ensure_ascii=False)
+            else:
+                texts[index] = label or ""
+        return texts
+
+    def _named(self, spec: TaskSpec, values: npt.NDArray[np.float32], index: int) -> Named:
+        """Return one question's numbers by the names of the labels."""
+        own = values[index].tolist()
+        if self.lengths is None:
+            return dict(zip(spec.labels, own, strict=False))
+        return tuple(dict(zip(spec.labels, word, strict=False)) for word in own[: self.lengths[index]])
+
     @cached_property
-    def _likeliest(self) -> list[int]:
+    def _likeliest(self) -> list[Any]:
         # Once for all rows: a call for each would cost more than the graph does.
         if self.probabilities is None or not self.probabilities.size:
             return []
-        best: list[int] = self.probabilities.argmax(axis=1).tolist()
+        best: list[Any] = self.probabilities.argmax(axis=-1).tolist()
         return best
 
     def _label(self, index: int) -> Label:
@@ -106,5 +132,7 @@ class Prediction:
         if spec.kind == "classification":
             likeliest: str = spec.labels[self._likeliest[index]]
             return likeliest
+        if self.lengths is not None:
+            return tuple(spec.labels[tag] for tag in self._likeliest[index][: self.lengths[index]])
         holds = (self.probabilities[index] >= THRESHOLD).tolist()
         return tuple(label for label, yes in zip(spec.labels, holds, strict=False) if yes)

@@ -21,6 +21,9 @@ WEIGHTS = "weights.safetensors"
 
 DType = Literal["float32", "int64", "uint8"]
 
+FIRST_CHARACTER = 2
+"""Ids of characters begin here: 0 fills up short words, 1 is a character that is not known."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +37,20 @@ class TensorSpec(_Frozen):
     shape: tuple[int | None, ...]
 
 
+class WordSpec(_Frozen):
+    """How words become ids: each its own id and its characters', [R, L, 1 + W]."""
+
+    length: int = Field(ge=1)
+    """Characters of a word, W; longer words are cut, shorter ones filled up with 0."""
+    characters: str
+    """The known characters, with ids from 2 on; 1 is any other."""
+
+    @property
+    def ids(self) -> int:
+        """Number of character ids."""
+        return len(self.characters) + FIRST_CHARACTER
+
+
 class TextSpec(_Frozen):
     """How raw text becomes the graphs' token input."""
 
@@ -42,6 +59,8 @@ class TextSpec(_Frozen):
     max_length: int = Field(ge=1)
     """Longer texts are cut after this many tokens."""
     pad_id: int = Field(default=0, ge=0)
+    words: WordSpec | None = None
+    """For inputs that are lists of words, or texts split at spaces: the tokenizer's vocabulary is words."""
 
 
 class FileEntry(_Frozen):

@@ -66,6 +66,8 @@ class StagePlan(_Frozen):
                 raise ValueError("every task uses at least one block, with one weight for each")
             if list(used) != sorted(set(used)) or used[0] < 0 or used[-1] >= len(self.blocks):
                 raise ValueError("a task's blocks are ascending, distinct and among the stage's blocks")
+        if self.combine == "concat" and len({len(used) for used in self.uses}) > 1:
+            raise ValueError("a stage that joins its blocks' results joins equally many for every task")
         if self.columns is not None:
             if len(self.columns) != len(self.uses) or min(self.columns) < 0:
                 raise ValueError("every task reads one column")

@@ -35,7 +35,8 @@ SETTINGS = Settings.from_environment(os.environ)
 Inputs = Annotated[
     list[Any],
     Field(
-        description="One entry for each input: a text, or numbers in the shape that /tasks gives.",
+        description="One entry for each input: a text (or a list of words, where words are tagged), or "
+        "numbers in the shape that /tasks gives.",
         examples=[["a fine book", "a dull film"], [[0.5, -1.25, 3.0, 0.0]]],
     ),
 ]

@@ -1,16 +1,21 @@
-"""Raw text to token ids, with a tokenizer that the ``tokenizers`` library trained and wrote."""
+"""Raw text, or lists of words, to ids, with a tokenizer that the ``tokenizers`` library trained and wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from coterie.runtime._words import WordIds
 from coterie.runtime.errors import BundleError, InvalidInputError
 from coterie.runtime.manifest import TextSpec
+
+Text = str | Sequence[str]
+"""A text; where the model reads words, also a list of words."""
 
 
 class TextEncoder:
@@ -19,6 +24,7 @@ class TextEncoder:
     Attributes:
         spec: Longest text in tokens, and the id that fills up the shorter ones.
         vocabulary: Number of token ids.
+        words: Gives words their ids, where the model reads words with their characters.
     """
 
     def __init__(self, tokenizer: str, spec: TextSpec) -> None:
@@ -38,6 +44,7 @@ class TextEncoder:
         self._tokenizer.enable_truncation(spec.max_length)
         self.spec = spec
         self.vocabulary: int = self._tokenizer.get_vocab_size()
+        self.words = None if spec.words is None else WordIds(self._tokenizer, spec.words, spec.pad_id)
 
     @classmethod
     def load(cls, path: Path, spec: TextSpec) -> TextEncoder:
@@ -56,14 +63,19 @@ class TextEncoder:
             ) from error
         return cls(tokenizer, spec)
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokens(self, texts: Sequence[Text]) -> list[list[Any]]:
         """Return each text's token ids, at most ``spec.max_length`` of them, without padding; possibly none.
 
+        A word with its characters is a list of ids. Words are what stands between spaces; none is cut off.
+
         Raises:
-            InvalidInputError: If an element is not a string, or not one that UTF-8 can hold.
+            InvalidInputError: If an element is not a string, or not one that UTF-8 can hold; if it is neither
+                that nor a list of words, or has more than ``spec.max_length`` words.
         """
         if isinstance(texts, str | bytes):
             raise InvalidInputError("texts are one string: put it in a list")
+        if self.words is not None:
+            return [self.words(self._divided(index, text)) for index, text in enumerate(texts)]
         for index, text in enumerate(texts):
             _check(index, text)
         pad = self.spec.pad_id
@@ -71,23 +83,45 @@ class TextEncoder:
         # Whoever writes the padding token's own name into a text adds nothing to it.
         return [[token for token in ids if token != pad] if pad in ids else ids for ids in encoded]
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return the texts' token ids, ``[R, L]``, padded on the right with ``spec.pad_id``.
+    def encode(self, texts: Sequence[Text]) -> npt.NDArray[np.int64]:
+        """Return the texts' token ids, ``[R, L]`` or ``[R, L, 1 + W]``, padded on the right with the pad id.
 
         L is the length of the longest text of the batch: at least 1, at most ``spec.max_length``.
 
         Raises:
-            InvalidInputError: If an element is not a string, is empty or has no token; its index is named.
+            InvalidInputError: If an element is no text, is empty or has no token; its index is named.
         """
         encoded = self.tokens(texts)
-        for index, ids in enumerate(encoded):
-            if not ids or not texts[index].strip():
+        for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
+            if not ids or (isinstance(text, str) and not text.strip()):
                 raise InvalidInputError(f"text {index} is empty: every text needs at least one word")
         length = max(map(len, encoded), default=1)
-        result = np.full((len(encoded), length), self.spec.pad_id, dtype=np.int64)
+        columns = () if self.words is None else (len(self.words.limits),)
+        result = np.full((len(encoded), length, *columns), self.spec.pad_id, dtype=np.int64)
         for row, ids in zip(result, encoded, strict=True):
             row[: len(ids)] = ids
         return result
+
+    def _divided(self, index: int, text: Text) -> Sequence[str]:
+        """Return the words of one text."""
+        if isinstance(text, str):
+            _check(index, text)
+            words: Sequence[str] = text.split()
+        elif isinstance(text, list | tuple):
+            words = text
+            for word in words:
+                _check(index, word)
+                if not word.strip():
+                    raise InvalidInputError(f"text {index} has an empty word: leave it out")
+        else:
+            raise InvalidInputError(
+                f"text {index} is a {type(text).__name__}: give a string or a list of words"
+            )
+        if len(words) > self.spec.max_length:
+            raise InvalidInputError(
+                f"text {index} has {len(words)} words, more than {self.spec.max_length}: divide it"
+            )
+        return words
 
 
 def _check(index: int, text: object) -> None:

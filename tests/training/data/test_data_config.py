@@ -89,13 +89,13 @@ def test_a_dumped_configuration_is_read_back() -> None:
 def test_every_mistake_has_the_path_that_was_written() -> None:
     assert set(problems({**TABLE, "spit": 1, "tokens": {"tokenizer": "word"}, "dev_share": 1.5})) == {
         "spit: unknown option 'spit': did you mean 'split'?",
-        "tokens.tokenizer: is 'word': must be 'whitespace', 'words' or 'bpe' (did you mean 'words'?)",
+        "tokens.tokenizer: is 'word': must be 'whitespace', 'words', 'bpe' or 'file' (did you mean 'words'?)",
         "dev_share: is 1.5: must be less than 1",
     }
     assert problems({"kind": "tables"}) == (
-        "kind: is 'tables': must be one of table, arrays, digits, planted (did you mean 'table'?)",
+        "kind: is 'tables': must be one of table, arrays, memory, digits, planted (did you mean 'table'?)",
     )
-    assert problems({}) == ("kind: is missing: add it; it must be one of table, arrays, digits, planted",)
+    assert problems({}) == ("kind: is missing: add it; it must be one of table, arrays, memory, digits, planted",)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ run.model.plan()
 
 from coterie.training._presets import list_presets, load_run_config
 from coterie.training.config import ModelConfig, RunConfig, TrainerConfig
-from coterie.training.data import Dataset, load_data, read_data_config
+from coterie.training.data import Dataset, dataset_of, load_data, read_data_config
 from coterie.training.frozen import FrozenBank, FrozenModel
 from coterie.training.model import MultiTaskModel, build_model
 from coterie.training.progress import ConsoleWatcher, Watcher
@@ -25,6 +25,7 @@ __all__ = [
     "TrainerConfig",
     "Watcher",
     "build_model",
+    "dataset_of",
     "list_presets",
     "load_data",
     "load_run",

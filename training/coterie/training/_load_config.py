@@ -87,7 +87,7 @@ def load_config(
         raw, mistakes = read_yaml(source)
         return check_config(model_type, raw, title=source.name, mistakes=mistakes, overrides=overrides)
     return check_config(
-        model_type, _copy(source), title="the configuration", mistakes=[], overrides=overrides
+        model_type, copy_config(source), title="the configuration", mistakes=[], overrides=overrides
     )
 
 
@@ -202,11 +202,12 @@ def _find_duplicates(
             _find_duplicates(value, (*path, name), mistakes, seen)
 
 
-def _copy(value: Any) -> Any:
+def copy_config(value: Any) -> Any:
+    """Return a configuration's dictionaries and lists, copied: overrides change them in place."""
     if isinstance(value, Mapping):
-        return {key: _copy(item) for key, item in value.items()}
+        return {key: copy_config(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_copy(item) for item in value]
+        return [copy_config(item) for item in value]
     return value
 
 

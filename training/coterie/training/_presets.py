@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coterie.runtime.errors import ConfigError
-from coterie.training._load_config import check_config, read_yaml
+from coterie.training._load_config import check_config, copy_config, read_yaml
 from coterie.training.config import RunConfig
 from coterie.training.data import resolve_paths
 
@@ -23,12 +24,13 @@ def list_presets() -> dict[str, str]:
 
 
 def load_run_config(
-    source: str | Path, *, data: Path | None = None, overrides: Sequence[str] = ()
+    source: str | Path | Mapping[str, Any], *, data: Path | None = None, overrides: Sequence[str] = ()
 ) -> RunConfig:
     """Read a configuration.
 
     Args:
-        source: A preset's name, or a YAML file; a file's relative data paths start from its folder.
+        source: A preset's name, a YAML file, or what one would hold; a file's relative data paths start from
+            its folder.
         data: A YAML file that takes the place of the configuration's ``data``.
         overrides: ``trainer.epochs=5`` or ``--trainer.epochs 5``; relative paths start from the current
             folder.
@@ -36,18 +38,18 @@ def load_run_config(
     Raises:
         ConfigError: Lists every mistake with its path.
     """
-    path = _find(source)
-    raw, mistakes = read_yaml(path)
+    path = None if isinstance(source, Mapping) else _find(source)
+    title = "the configuration" if path is None else f"the configuration {path.stem}"
+    raw, mistakes = (copy_config(source), []) if path is None else read_yaml(path)
     raw = {} if raw is None else raw
     if isinstance(raw, dict):
-        raw["data"] = resolve_paths(raw.get("data"), path.parent)
+        raw["data"] = resolve_paths(raw.get("data"), Path() if path is None else path.parent)
         if data is not None:
             described, more = read_yaml(data)
             raw["data"] = resolve_paths(described, data.parent)
             mistakes = [*mistakes, *more]
         if raw["data"] is None:
             del raw["data"]
-    title = f"the configuration {path.stem}"
     try:
         config: RunConfig = check_config(RunConfig, raw, title=title, mistakes=mistakes, overrides=overrides)
     except ConfigError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,8 @@ from coterie.training.blocks import Block
 
 _DOT = "/"
 
-_WASTE = 4
-"""Blocks are run together as long as their rows, padded to the longest, are at most so many times as many."""
+_LEVELS = 2
+"""Blocks are run together whose numbers of rows differ by a factor of less than 2 to this power."""
 
 
 class Bank(nn.Module):
@@ -30,6 +31,7 @@ class Bank(nn.Module):
         made = [make() for _ in range(1 if alike else blocks)]
         # In a list, so that the architecture's own weights are not among this module's.
         self._template = [copy.deepcopy(made[0]).requires_grad_(False)]
+        self._narrow = False
         self.weights = nn.ParameterDict()
         for name, _ in made[0].named_parameters():
             stacked = torch.stack([block.get_parameter(name).detach() for block in made])
@@ -40,6 +42,13 @@ class Bank(nn.Module):
         self._constants = nn.Module()
         for name, constant in made[0].named_buffers():
             self._constants.register_buffer(name.replace(".", _DOT), constant.detach().clone())
+
+    def compute_in(self, precision: Literal["fp32", "bf16"], *, compiled: bool = False) -> None:
+        """Choose what blocks compute in while training, and whether ``torch.compile`` compiles them."""
+        self._narrow = precision == "bf16"
+        vars(self).pop("_call", None)
+        if compiled:
+            self._call = torch.compile(self._call, dynamic=True)  # type: ignore[method-assign]
 
     @property
     def template(self) -> Block:
@@ -60,6 +69,14 @@ class Bank(nn.Module):
     def constants(self) -> dict[str, Tensor]:
         """The architecture's buffers, the same for every block, by its own names."""
         return {name.replace(_DOT, "."): constant for name, constant in self._constants.named_buffers()}
+
+    def fill(self, name: str, tensor: Tensor) -> None:
+        """Give all blocks the same tensor for a parameter or buffer of the architecture."""
+        with torch.no_grad():
+            if name in self.constants:
+                self.constants[name].copy_(tensor)
+            else:
+                self.weights[name.replace(".", _DOT)].copy_(tensor)  # the same for each block
 
     def rates(self) -> dict[int, float]:
         """Return the factors of learning rates that the architecture asks for, by the parameters' ids."""
@@ -108,8 +125,7 @@ class Bank(nn.Module):
         needed, place, sizes = torch.unique_consecutive(block, return_inverse=True, return_counts=True)
         if len(needed) < count:
             stacked = {name: weight.index_select(0, needed) for name, weight in stacked.items()}
-        longest = int(sizes.max())
-        if self.template.batched and len(needed) * longest <= _WASTE * len(states):
+        if self.template.batched:
             return self._run_together(stacked, states, place, sizes)
         rows = {name: weight.unbind(0) for name, weight in stacked.items()}
         parts = torch.split(states, sizes.tolist())
@@ -120,20 +136,62 @@ class Bank(nn.Module):
             ]
         )
 
+    def run_each(self, states: Tensor) -> Tensor:
+        """Run every block, ``[B, S, ...] -> [B, S, ...]``; ``[1, S, ...]`` are the states of all of them."""
+        self.template.train(self.training)
+        weights = dict(self.weights.items())
+        same = len(states) == 1
+        if self.template.batched:
+            dims = (0, None if same else 0)
+            given = states[0] if same else states
+            together: Tensor = vmap(self._run_one, in_dims=dims, randomness="different")(weights, given)
+            return together
+        rows = {name: weight.unbind(0) for name, weight in weights.items()}
+        return torch.stack(
+            [
+                self._run_one({name: row[block] for name, row in rows.items()}, states[0 if same else block])
+                for block in range(self.blocks)
+            ]
+        )
+
     def _run_together(
         self, weights: dict[str, Tensor], states: Tensor, place: Tensor, sizes: Tensor
     ) -> Tensor:
-        """Run every block in one go, on as many rows ``[B, rows, ...]`` as the most asked one has.
+        """Run blocks with about as many rows in one go, as ``[B, rows, ...]`` padded to the most asked one.
 
         A call of a small block costs far more than its arithmetic: one at a time, a step would grow with B.
         """
-        offset = torch.arange(len(states)) - (sizes.cumsum(0) - sizes)[place]
-        padded = states.new_zeros((len(sizes), int(sizes.max()), *states.shape[1:]))
-        padded = padded.index_put((place, offset), states)
+        level = torch.log2(sizes.to(torch.float32)).div(_LEVELS, rounding_mode="floor")
+        offset = torch.arange(len(states), device=states.device) - (sizes.cumsum(0) - sizes)[place]
+        levels = sorted(set(level.tolist()))
+        if len(levels) == 1:
+            return self._run_padded(weights, states, place, offset)
+        results, rows = [], []
+        for each in levels:
+            blocks, row = (level == each).nonzero().flatten(), (level[place] == each).nonzero().flatten()
+            chosen = {name: weight.index_select(0, blocks) for name, weight in weights.items()}
+            renumbered = torch.searchsorted(blocks, place[row])
+            results.append(self._run_padded(chosen, states[row], renumbered, offset[row]))
+            rows.append(row)
+        return torch.cat(results)[torch.cat(rows).argsort()]
+
+    def _run_padded(
+        self, weights: dict[str, Tensor], states: Tensor, block: Tensor, offset: Tensor
+    ) -> Tensor:
+        shape = (int(block[-1]) + 1, int(offset.max()) + 1, *states.shape[1:])
+        padded = states.new_zeros(shape).index_put((block, offset), states)
         results: Tensor = vmap(self._run_one, randomness="different")(weights, padded)
-        return results[place, offset]
+        return results[block, offset]
 
     def _run_one(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
         named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants
+        if not (self.training and self._narrow):
+            return self._call(named, states)
+        with torch.autocast(states.device.type, dtype=torch.bfloat16):
+            result = self._call(named, states)
+        # What mixes, compares and scores states does so in fp32.
+        return result.float() if result.dtype == torch.bfloat16 else result
+
+    def _call(self, named: dict[str, Tensor], states: Tensor) -> Tensor:
         result: Tensor = functional_call(self.template, named, (states,))
         return result

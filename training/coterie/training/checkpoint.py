@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.runtime.errors import CheckpointError
 from coterie.training.model import MultiTaskModel
@@ -63,19 +63,17 @@ class CheckpointFolder:
         epoch: int,
         model: MultiTaskModel,
         optimizer: torch.optim.Optimizer,
-        generators: dict[str, Tensor],
+        others: dict[str, Tensor],
         progress: dict[str, Any],
     ) -> None:
-        """Write the state after ``epoch`` epochs."""
+        """Write the state after ``epoch`` epochs; ``others`` is what else is learned, by its own names."""
         beside = self.folder / f".{_PREFIX}{epoch:05d}"
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         save_weights(model, beside / "model.safetensors")
-        tensors, scalars = _optimizer_state(model, optimizer)
-        save_file(
-            tensors | {f"rng/{name}": state for name, state in generators.items()},
-            beside / "state.safetensors",
-        )
+        tensors, scalars = _optimizer_state(_named(model, others), optimizer)
+        kept = {name: tensor.detach().contiguous().clone() for name, tensor in others.items()}
+        save_file(tensors | kept, beside / "state.safetensors")
         text = json.dumps({"epoch": epoch, "optimizer": scalars, "progress": progress}, indent=1)
         (beside / "state.json").write_text(text, encoding="utf-8")
         for path in beside.iterdir():
@@ -113,24 +111,35 @@ class CheckpointFolder:
 def restore_optimizer(
     model: MultiTaskModel,
     optimizer: torch.optim.Optimizer,
+    others: dict[str, Tensor],
     tensors: dict[str, Tensor],
     scalars: dict[str, Any],
 ) -> None:
-    """Put an optimiser's state back, parameter by parameter."""
-    for name, parameter in model.named_parameters():
+    """Put an optimiser's state back, parameter by parameter; ``others`` as in ``CheckpointFolder.save``."""
+    for name, parameter in _named(model, others).items():
         state: dict[str, Any] = dict(scalars.get(name, {}))
         prefix = f"optimizer/{name}/"
-        state |= {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+        state |= {
+            # A count of steps, [], stays on the CPU, as the optimiser has it.
+            key[len(prefix) :]: tensor.to(parameter.device) if tensor.dim() else tensor
+            for key, tensor in tensors.items()
+            if key.startswith(prefix)
+        }
         if state:
             optimizer.state[parameter] = state
 
 
+def _named(model: MultiTaskModel, others: dict[str, Tensor]) -> dict[str, nn.Parameter]:
+    learned = {name: each for name, each in others.items() if isinstance(each, nn.Parameter)}
+    return dict(model.named_parameters()) | learned
+
+
 def _optimizer_state(
-    model: MultiTaskModel, optimizer: torch.optim.Optimizer
+    named: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in named.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{name}/{key}"] = value.contiguous().clone()

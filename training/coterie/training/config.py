@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from coterie.training.budget import BudgetConfig
 from coterie.training.data import DataConfig
+from coterie.training.estimator import GateEstimator
+from coterie.training.samplers import Sampler
 from coterie.training.stages import AnyStageConfig, HeadConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Surgery = Literal["pcgrad", "mgda", "imtlg", "alignedmtl", "cagrad", "upgrad", "nashmtl"]
+Balancing = Literal["none", "uncertainty"] | Surgery
 
 
 class _Frozen(BaseModel):
@@ -25,6 +30,8 @@ class ModelConfig(_Frozen):
     head: HeadConfig = HeadConfig()
     standardise: bool = True
     """Whether features, or pixels by channel, are standardised with the training data's statistics."""
+    budget: BudgetConfig | None = None
+    """What a task may use at most."""
 
 
 class TrainerConfig(_Frozen):
@@ -42,8 +49,10 @@ class TrainerConfig(_Frozen):
     weight_decay: NotNegative = 0.0
     gradient_clip: Positive | None = None
     """Largest norm of the gradient."""
-    gate_samples: Count = 2
-    """Gates drawn for each question; with two or more, each is the others' baseline (leave-one-out)."""
+    gate_estimator: GateEstimator = "auto"
+    """How the gates' gradient is estimated: ``auto`` takes the least variance for about the same work."""
+    gate_samples: Annotated[int, Field(ge=1, le=8)] = 2
+    """Sets of gates drawn for each question, for every estimator but ``local``."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     monitor: Literal["metric", "loss"] = "metric"
     """What the best checkpoint is best in, on dev: mean primary metric over tasks, or loss."""
@@ -51,8 +60,34 @@ class TrainerConfig(_Frozen):
     """Epochs without improvement after which to stop; never when not given."""
     task_balance: Literal["questions", "tasks"] = "questions"
     """Whether every question weighs the same, or every task."""
+    task_weights: dict[str, NotNegative] = Field(default_factory=dict)
+    """Factors of some tasks' weights, by the tasks' names."""
+    balancing: Balancing = "none"
+    """How unlike tasks share: learned weights (``uncertainty``), or gradient surgery (the extra balance)."""
+    sampler: Sampler = "natural"
+    """How often each task is asked in an epoch: as it is, or at a rate of its own."""
+    temperature: Positive = 2.0
+    """T of the sampler ``temperature``: a task with n questions is asked in proportion to n^(1/T)."""
+    accumulate: Count = 1
+    """Parts in which a batch is computed, one after the other: less memory, the same update."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay of a running average of the weights, which is judged and kept in their place."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """What blocks compute in while training; gates, mixtures, heads, losses and clusterings are fp32."""
+    compile: bool = False
+    """Whether blocks are compiled by ``torch.compile`` while training."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; ``auto`` is a CUDA device where there is one."""
     threads: Count | None = None
     """Threads of torch; its own choice when not given. Results repeat for the same number only."""
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Self:
+        if self.gate_estimator == "leave_one_out" and self.gate_samples < 2:
+            raise ValueError("gate_samples: leave_one_out compares at least 2 sets of gates")
+        if self.gate_estimator == "disarm" and self.gate_samples % 2:
+            raise ValueError("gate_samples: disarm draws pairs of gates: give an even number")
+        return self
 
 
 class RunConfig(_Frozen):

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_BITS = 30
+"""Choices that are packed into one number beside a question's."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -51,3 +54,24 @@ def distinct_pairs(block: Tensor, state: Tensor, states: int) -> Pairs:
     stride = max(states, 1)
     keys, index = torch.unique(block * stride + state, return_inverse=True)
     return Pairs(block=keys // stride, state=keys % stride, index=index)
+
+
+def distinct_questions(question: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Find the distinct questions among some that may ask the same of the same experts.
+
+    Args:
+        question: ``[B]`` int64, equal for questions of one task about one state.
+        chosen: ``[B, M]`` bool, the experts each needs.
+
+    Returns:
+        The first of each distinct question, ascending, ``[U]``; and for each question its number, ``[B]``.
+    """
+    number = question
+    for bits in torch.split(chosen, _BITS, dim=1):
+        powers = 1 << torch.arange(bits.shape[1], device=chosen.device)
+        keys = (number << _BITS) + (bits * powers).sum(dim=1)
+        number = torch.unique(keys, return_inverse=True)[1]
+    index = torch.arange(len(number), device=number.device)
+    first = index.new_full((len(number),), len(number)).scatter_reduce(0, number, index, "amin")
+    order = first[: int(number.max()) + 1 if len(number) else 0].argsort()
+    return first[order], order.argsort()[number]

@@ -67,26 +67,31 @@ class FrozenModel:
             task: ``[B]`` int64, the task each question is of.
 
         Returns:
-            Scores ``[B, C]``; columns past a task's own width are 0.
+            Scores ``[B, C]``, of taggings ``[B, L, C]``; columns past a task's own width are 0.
         """
-        scores = torch.zeros((len(row), self.width))
+        tagging = self.tasks[0].kind == "tagging"
+        scores = torch.zeros((len(row), *(inputs.shape[1:2] if tagging else ()), self.width))
         for question, (index, number) in enumerate(zip(row.tolist(), task.tolist(), strict=True)):
             answer = self.scores(number, inputs[index : index + 1])
-            scores[question, : answer.shape[1]] = answer[0]
+            scores[question, ..., : answer.shape[-1]] = answer[0]
         return scores
 
     @torch.no_grad()
     def scores(self, task: int, inputs: Tensor) -> Tensor:
         """Return one task's scores for every input, ``[R, ...] -> [R, C_task]``."""
         states = inputs
-        for stage, bank in zip(self.plan.stages, self.banks, strict=True):
-            parts = [bank.run(block, states) for block in stage.uses[task]]
-            if stage.weights[task] != (1.0,):
-                parts = [part * weight for part, weight in zip(parts, stage.weights[task], strict=True)]
-            if stage.combine == "concat":
-                states = torch.cat(parts, dim=-1)
-            else:
-                states = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-            if stage.columns is not None:
-                states = states[:, stage.columns[task]]
+        for number in range(len(self.banks)):
+            states = self.handed_on(number, task, states)
         return states
+
+    @torch.no_grad()
+    def handed_on(self, number: int, task: int, states: Tensor) -> Tensor:
+        """Return what one stage makes of a task's states, ``[R, ...] -> [R, ...]``."""
+        stage, bank = self.plan.stages[number], self.banks[number]
+        parts = [bank.run(block, states) for block in stage.uses[task]]
+        if stage.weights[task] != (1.0,):
+            parts = [part * weight for part, weight in zip(parts, stage.weights[task], strict=True)]
+        if stage.combine == "concat":
+            return torch.cat(parts, dim=-1)
+        result = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
+        return result if stage.columns is None else result[:, stage.columns[task]]

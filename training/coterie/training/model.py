@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from coterie.runtime.plan import SharingPlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block, InputShape
+from coterie.training.budget import Budget
 from coterie.training.config import ModelConfig
 from coterie.training.dispatch import State
 from coterie.training.frozen import FrozenModel
@@ -38,6 +40,7 @@ class MultiTaskModel(nn.Module):
         input: The tensor the first stage takes.
         tasks: What each task answers, N of them.
         stages: The stages, in the order in which states flow.
+        budget: What a task may use at most, if anything.
     """
 
     def __init__(self, input: TensorSpec, tasks: Sequence[TaskSpec], stages: Sequence[Stage]) -> None:  # noqa: A002
@@ -45,6 +48,7 @@ class MultiTaskModel(nn.Module):
         self.input = input
         self.tasks = tuple(tasks)
         self.stages = nn.ModuleList(stages)
+        self.budget: Budget | None = None
 
     def forward(self, inputs: Tensor, row: Tensor, task: Tensor, draw: Draw | None = None) -> Tensor:
         """Answer B questions about R inputs.
@@ -56,12 +60,21 @@ class MultiTaskModel(nn.Module):
             draw: Where to draw gates from, while training; without it they are decided by equation 4.
 
         Returns:
-            Scores ``[B, C]``; columns past a task's own width are 0.
+            Scores ``[B, C]``, of taggings ``[B, L, C]``; columns past a task's own width are 0.
         """
         state = State(inputs, row)
         for stage in self.each_stage():
-            state = stage(state, task, draw)
+            if draw is None or draw.score is None or draw.samples == 1 or isinstance(stage, GatedStage):
+                state = stage(state, task, draw)
+            else:
+                state = _first_learns(stage, state, task, draw)
         return state.values
+
+    def compute_in(self, precision: Literal["fp32", "bf16"], *, compiled: bool = False) -> None:
+        """Choose what blocks compute in while training, and whether ``torch.compile`` compiles them."""
+        for bank in self.modules():
+            if isinstance(bank, Bank):
+                bank.compute_in(precision, compiled=compiled)
 
     def each_stage(self) -> list[Stage]:
         """Return the stages, typed."""
@@ -84,8 +97,10 @@ class MultiTaskModel(nn.Module):
         return stage
 
     def penalty(self) -> Tensor:
-        """Return what the stages add to the loss: alpha L_c and lambda times the mean density."""
-        return torch.stack([stage.penalty() for stage in self.each_stage()]).sum()
+        """Return what is added to the loss: alpha L_c, lambda times the mean density, the budget's prices."""
+        # A sum, not a stack: a stage without a penalty returns a number of no device.
+        penalty = sum((stage.penalty() for stage in self.each_stage()), start=torch.zeros(()))
+        return penalty if self.budget is None else penalty + self.budget.penalty()
 
     def plan(self) -> SharingPlan:
         """Return the sharing plan as it would be frozen now."""
@@ -126,7 +141,7 @@ def build_model(
     Raises:
         ConfigError: If the stages do not fit together; lists every mistake that can be seen.
     """
-    specs, names = tuple(tasks), _names(config.stages)
+    specs, names, whole = tuple(tasks), _names(config.stages), shape
     sites, mistakes = [], []
     start = 0
     for index, (stage, name) in enumerate(zip(config.stages, names, strict=True)):
@@ -148,16 +163,39 @@ def build_model(
                 # The shapes after this stage are not known: what follows cannot be judged.
                 raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.{error}"]) from error
             stages.append(made)
-        if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
+        tagging = any(spec.kind == "tagging" for spec in specs)
+        head, size = config.head, shape.dims[-1]
+        if shape.tokens or len(shape.dims) != (2 if tagging else 1) or size is None:
+            wanted = "sequences (length, D)" if tagging else "vectors (D,)"
             mistakes.append(
-                f"model.head: the heads take vectors (D,), but the last stage's output is {shape}: end "
-                "with a block that gives vectors"
+                f"model.head: the heads take {wanted}, but the last stage's output is {shape}: end "
+                f"with a block that gives {wanted.partition(' ')[0]}"
             )
+        if mistakes or size is None:
+            raise ConfigError(_TITLE, mistakes)
+        stages.append(HeadStage("head", size, specs, alike=head.alike, init_scale=head.init_scale))
+    model = MultiTaskModel(input, specs, stages)
+    if config.budget is not None and config.budget.limits():
+        example = whole.example(1) if first is None else _raw_example(input)
+        model.budget = Budget(config.budget, model.gated_stages(), model.freeze(), example)
+        mistakes = model.budget.mistakes([spec.name for spec in specs])
         if mistakes:
             raise ConfigError(_TITLE, mistakes)
-        head, size = config.head, shape.vector("head")
-        stages.append(HeadStage("head", size, specs, alike=head.alike, init_scale=head.init_scale))
-    return MultiTaskModel(input, specs, stages)
+    return model
+
+
+def _first_learns(stage: Stage, state: State, task: Tensor, draw: Draw) -> State:
+    """Run a stage that follows gates: with gradients for the first set of gates, without for the others."""
+    learning = draw.questions
+    with torch.no_grad():
+        rest = stage(State(state.values.detach(), state.position[learning:]), task[learning:], draw)
+    # What a stage remembers of its last run is that of the questions that learn.
+    rows, position = torch.unique(state.position[:learning], return_inverse=True)
+    first = stage(State(state.values[rows], position), task[:learning], draw)
+    return State(
+        torch.cat([first.values, rest.values]),
+        torch.cat([first.position, rest.position + len(first.values)]),
+    )
 
 
 def _names(stages: Sequence[AnyStageConfig]) -> list[str]:

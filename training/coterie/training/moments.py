@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def group_mean(rows: Tensor, labels: Tensor, groups: int) -> Tensor:
-    """Return the mean row of each group, ``[N, ...] -> [K, ...]``."""
+    """Return the mean row of each group, ``[N, ...] -> [K, ...]``; 0 for an empty one."""
     flat = rows.reshape(len(rows), -1)
     summed = flat.new_zeros((groups, flat.shape[1])).index_add(0, labels, flat)
     count = torch.bincount(labels, minlength=groups).clamp(min=1).to(flat.dtype)
@@ -20,12 +20,12 @@ class Moments:
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self._optimizer = optimizer
 
-    def average(self, parameter: nn.Parameter, labels: Tensor, groups: int) -> None:
-        """Give the tasks ``[N]`` of each group the same moments: after a replacement they are one block."""
+    def average(self, parameter: nn.Parameter, labels: Tensor, groups: int, tasks: Tensor) -> None:
+        """Give the tasks of a mask ``[N]`` their groups' mean moments: they are one block from now on."""
         state = self._optimizer.state.get(parameter, {})
-        for name, value in state.items():
+        for value in state.values():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = group_mean(value, labels, groups)[labels]
+                value[tasks] = group_mean(value, labels, groups)[labels[tasks]]
 
     def swap(self, old: nn.Parameter, new: nn.Parameter, labels: Tensor) -> None:
         """Let ``new`` ``[K, ...]`` take the place of ``old`` ``[N, ...]``, with the groups' mean moments."""

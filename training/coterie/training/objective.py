@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import torch
 from torch import Tensor
 
 from coterie.training.batches import Batch
-from coterie.training.estimator import BaselineTracker, surrogate
-from coterie.training.losses import QuestionLoss
+from coterie.training.estimator import (
+    BaselineDraw,
+    BaselineTracker,
+    DisarmDraw,
+    Draw,
+    GateEstimator,
+    LeaveOneOutDraw,
+    LocalDraw,
+    ScoreDraw,
+)
+from coterie.training.losses import Loss
 from coterie.training.model import MultiTaskModel
-from coterie.training.stages import Draw
+
+_MOST_FLIPS = 16
+"""Gates that are flipped one by one without having been asked to: each flip answers every question again."""
+_WORTH = 1.25
+"""How much more a step may cost whose gates' gradient has nearly no variance."""
+
+
+class _Place(TypedDict):
+    place: Tensor
+    whole: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +38,7 @@ class Outcome:
     """The costs of one batch.
 
     Attributes:
-        losses: ``[B]``, each question's loss, the mean over the gates drawn for it.
+        losses: ``[B]``, each question's loss with the first gates drawn for it.
         weight: ``[B]``, each question's weight; 0 for a question without a label.
         task: ``[B]`` int64.
         extra: Scalar: the stages' penalties, and a term whose gradient is that of the gates.
@@ -41,38 +60,91 @@ class Objective:
     def __init__(
         self,
         model: MultiTaskModel,
-        loss: QuestionLoss,
-        samples: int,
+        loss: Loss,
         gates: torch.Generator,
         baseline: BaselineTracker,
+        *,
+        estimator: GateEstimator = "auto",
+        samples: int = 2,
+        asked: float = 1.0,
     ) -> None:
         """Take a model and its loss.
 
         Args:
             model: The model.
             loss: The loss of a question.
-            samples: Gates drawn for each question, where a stage learns gates.
-            gates: Where they are drawn from.
-            baseline: What a task's loss usually is, for one sample.
+            gates: Where gates are drawn from.
+            baseline: What a task's loss usually is, for the estimator of that name.
+            estimator: How the gates' gradient is estimated.
+            samples: Sets of gates drawn for each question, where gates are drawn at all.
+            asked: Questions about an input, on average: what decides how many experts a step runs.
         """
         self._model = model
         self._loss = loss
-        learned = any(stage.gate_parameters() for stage in model.each_stage())
-        self._samples = samples if learned else 1
         self._gates = gates
         self._baseline = baseline
+        self._estimator = estimator
+        self._samples = samples
+        self._asked = asked
 
     def __call__(self, batch: Batch) -> Outcome:
         """Answer the batch's questions while training."""
-        samples = self._samples
-        row, task = batch.row.repeat(samples), batch.task.repeat(samples)
-        draw = Draw(self._gates, torch.zeros(len(task)))
-        scores = self._model(batch.inputs, row, task, draw)
-        losses, labelled = self._loss(scores, batch.target.repeat(samples, 1), task)
+        draw = self._draw(batch)
+        sets = draw.samples
+        task = batch.task.repeat(sets)
+        scores = self._model(batch.inputs, batch.row.repeat(sets), task, draw)
+        losses, labelled = self._loss(
+            scores, batch.target.repeat(sets, *[1] * (batch.target.dim() - 1)), task
+        )
         weight = batch.weight * labelled[: len(batch.task)]
-        losses = losses.reshape(samples, -1)
-        extra = self._model.penalty()
-        if draw.log_probability.requires_grad:
-            gates = draw.log_probability.reshape(samples, -1)
-            extra = extra + surrogate(losses, gates, weight.unsqueeze(0), batch.task, self._baseline)
-        return Outcome(losses=losses.mean(0), weight=weight, task=batch.task, extra=extra)
+        losses = losses.reshape(sets, -1)
+        extra = self._model.penalty() + draw.surrogate(losses, weight, batch.task)
+        return Outcome(losses=losses[0], weight=weight, task=batch.task, extra=extra)
+
+    def _draw(self, batch: Batch) -> Draw:
+        drawn = [stage for stage in self._model.gated_stages() if stage.draws]
+        name = self._estimator if drawn else "score"
+        if name == "auto":
+            name = cheapest(self._model, self._samples, self._asked)
+        samples = self._samples if drawn else 1
+        options: _Place = {"place": batch.place, "whole": batch.whole}
+        questions = len(batch.task)
+        match name:
+            case "local":
+                gates = sum(stage.draws for stage in drawn)
+                return LocalDraw(self._gates, questions, gates, **options)
+            case "disarm":
+                return DisarmDraw(self._gates, questions, samples=samples, **options)
+            case "leave_one_out":
+                return LeaveOneOutDraw(self._gates, questions, samples=samples, **options)
+            case "baseline":
+                return BaselineDraw(self._gates, questions, self._baseline, samples=samples, **options)
+        return ScoreDraw(self._gates, questions, samples=samples, **options)
+
+
+def cheapest(model: MultiTaskModel, samples: int, asked: float) -> GateEstimator:
+    """Choose the estimator of least variance that costs little more than ``samples`` sets of gates do.
+
+    Flipping every gate has by far the least variance. It needs every expert forward, and backward only those
+    of the set that was drawn; other estimators need forward those of any set. Going backward costs about
+    twice as much as forward. Where a small gated layer is followed by the heads alone, flips cost nothing
+    else.
+
+    Args:
+        model: The model, with the gates' probabilities of now.
+        samples: Sets of gates drawn for each question.
+        asked: Questions about an input, on average.
+    """
+    gated = [stage for stage in model.gated_stages() if stage.draws]
+    if len(gated) == 1 and gated[0] is model.stages[-2] and gated[0].draws <= _MOST_FLIPS:
+        probability = gated[0].probabilities().detach().mean(dim=0)
+
+        def run(sets: int) -> float:
+            """Return the share of experts that some set of gates of some question about an input opens."""
+            return float((1 - (1 - probability) ** (asked * sets)).mean())
+
+        if 1 + 2 * run(1) <= _WORTH * (run(samples) + 2 * run(1)):
+            return "local"
+    if samples == 1:
+        return "baseline"
+    return "disarm" if samples == 2 else "leave_one_out"

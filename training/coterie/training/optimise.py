@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from coterie.training.config import ModelConfig, TrainerConfig
 from coterie.training.model import MultiTaskModel
-from coterie.training.stages import BankStage, Stage
+from coterie.training.stages import Stage
 
 _CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -22,9 +22,9 @@ _BASE = "base_lr"
 
 
 def make_optimizer(
-    model: MultiTaskModel, trainer: TrainerConfig, config: ModelConfig
+    model: MultiTaskModel, trainer: TrainerConfig, config: ModelConfig, others: Sequence[nn.Parameter] = ()
 ) -> torch.optim.Optimizer:
-    """Make the optimiser: a parameter group for each rate of a stage, and one for all gates.
+    """Make the optimiser: a parameter group for each rate of a stage, and one for all gates and ``others``.
 
     Vectors (biases, mixture weights, an n-gram's weight) are not decayed: they scale, and do not overfit.
     """
@@ -39,7 +39,7 @@ def make_optimizer(
             groups.append(
                 {"params": [parameter], "lr": lr * factor, "weight_decay": decay if is_matrix else 0.0}
             )
-    gates = [gate for stage in stages for gate in stage.gate_parameters()]
+    gates = [gate for stage in stages for gate in stage.gate_parameters()] + list(others)
     if gates:
         groups.append({"params": gates, "lr": trainer.gate_lr, "weight_decay": 0.0})
     for group in groups:
@@ -62,7 +62,7 @@ def set_rates(optimizer: torch.optim.Optimizer, trainer: TrainerConfig, done: fl
 def _weights(stage: Stage) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Yield what a stage learns beside its gates: parameter, factor of its rate, whether it is a matrix."""
     gates = stage.gate_parameters()
-    rates = stage.bank.rates() if isinstance(stage, BankStage) else {}
+    rates = stage.rates()
     for parameter in stage.parameters():
         if parameter.requires_grad and not any(parameter is gate for gate in gates):
             # The first axis counts blocks or tasks.

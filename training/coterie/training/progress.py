@@ -98,6 +98,6 @@ class ConsoleWatcher(Watcher):
 
 def primary_by_task(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Return each task's primary metric, of those that it has."""
-    order = ("roc_auc", "r2", "accuracy")
+    order = ("roc_auc", "r2", "f1", "accuracy")
     found = {task: next((each[name] for name in order if name in each), None) for task, each in tasks.items()}
     return {task: value for task, value in found.items() if value is not None}

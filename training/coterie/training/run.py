@@ -9,9 +9,11 @@ tensorboard/            the same, as events
 checkpoints/            the newest two, to resume from
 best.safetensors        the best weights on dev
 plan.json               the sharing plan they freeze to
+vectors.safetensors     word vectors that were read or learned before the training
 samples.safetensors     some inputs of the dev split, for an export to be checked with
 metrics.json            what the frozen model scores on dev and test
-plots/                  assignments, gate probabilities, task correlation
+plots/                  who shares with whom, and how the training went
+report.html             all of it on one page
 """
 
 from __future__ import annotations
@@ -42,18 +44,14 @@ from coterie.training.data import Dataset, load_data
 from coterie.training.evaluate import Scores, evaluate
 from coterie.training.first import first_block, first_block_of, target_scale
 from coterie.training.losses import QuestionLoss
-from coterie.training.metrics import PRIMARY
 from coterie.training.model import MultiTaskModel, build_model
-from coterie.training.plots import save_plots
 from coterie.training.progress import Watcher
+from coterie.training.ranks import choose_device, join
+from coterie.training.report import read_metrics, write_report
+from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
 from coterie.training.trainer import BEST, Trainer
+from coterie.training.vectors import give_vectors, words_of
 
-CONFIG = "config.yaml"
-DATA = "data.json"
-TOKENIZER = "tokenizer.json"
-PLAN = "plan.json"
-SAMPLES = "samples.safetensors"
-METRICS = "metrics.json"
 _SAMPLES = 256
 
 
@@ -68,10 +66,15 @@ class RunData(BaseModel):
     text: TextSpec | None
     sha256: str
 
-    def shape(self) -> InputShape:
-        """Return the shape of one input."""
+    def shape(self, words: tuple[str, ...] = ()) -> InputShape:
+        """Return the shape of one input, whose token ids stand for ``words``."""
         return InputShape(
-            dims=self.input.shape[1:], tokens=self.input.dtype == "int64", vocabulary=self.vocabulary
+            dims=self.input.shape[1:],
+            tokens=self.input.dtype == "int64",
+            vocabulary=self.vocabulary,
+            pad_id=0 if self.text is None else self.text.pad_id,
+            words=words,
+            characters=0 if self.text is None or self.text.words is None else self.text.words.ids,
         )
 
 
@@ -85,6 +88,7 @@ class Run:
         data: What the model takes and answers.
         model: The model with its best weights, in evaluation mode.
         metrics: Split to task to metric to value, of the frozen model.
+        inputs: Some inputs of the dev split, where the folder does not outlive the run.
     """
 
     folder: Path
@@ -92,14 +96,11 @@ class Run:
     data: RunData
     model: MultiTaskModel
     metrics: dict[str, dict[str, dict[str, float]]]
+    inputs: npt.NDArray[Any] | None = None
 
     def mean_metric(self, split: str) -> float:
-        """Return the mean over tasks of the primary metric on a split (accuracy, area under ROC, R2)."""
-        primary = [PRIMARY[task.kind] for task in self.data.tasks]
-        scores = [
-            self.metrics[split][task.name].get(name)
-            for task, name in zip(self.data.tasks, primary, strict=True)
-        ]
+        """Return the mean over tasks of the metric that they are compared by on a split."""
+        scores = [self.metrics[split][task.name].get(task.metric) for task in self.data.tasks]
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known else 0.0
 
@@ -109,6 +110,8 @@ class Run:
         Raises:
             CheckpointError: If the run folder has lost them.
         """
+        if self.inputs is not None:
+            return self.inputs
         try:
             return load_file(self.folder / SAMPLES)["inputs"]
         except (OSError, SafetensorError) as error:
@@ -123,7 +126,13 @@ class Run:
 
 
 def train(
-    config: RunConfig, folder: Path, *, dataset: Dataset | None = None, watcher: Watcher | None = None
+    config: RunConfig,
+    folder: Path,
+    *,
+    dataset: Dataset | None = None,
+    watcher: Watcher | None = None,
+    report: bool = True,
+    baseline: Path | None = None,
 ) -> Run:
     """Train a model, or go on where an interrupted training in ``folder`` stopped.
 
@@ -132,10 +141,15 @@ def train(
         folder: The run folder; made when it is not there.
         dataset: The data, if already loaded.
         watcher: Is told how it goes.
+        report: Whether to draw the plots and write ``report.html`` at the end.
+        baseline: Another finished run folder, such as one of single-task models, to compare each task with.
 
     Raises:
+        CheckpointError: If ``baseline`` is not a finished run.
         TrainingError: If the folder holds a run of another configuration or other data.
     """
+    if baseline is not None:
+        read_metrics(baseline)  # rather now than after the training
     dataset = load_data(config.data) if dataset is None else dataset
     data = RunData(
         input=dataset.input,
@@ -144,22 +158,36 @@ def train(
         text=None if dataset.text is None else dataset.text.spec,
         sha256=dataset.sha256,
     )
-    _claim(folder, config, data)
-    if dataset.text is not None:
-        (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
-    with _threads(config.trainer.threads):
+    with join(choose_device(config.trainer.device)) as ranks, _threads(config.trainer.threads):
+        if ranks.first:
+            _claim(folder, config, data)
+            if dataset.text is not None:
+                (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
+        ranks.wait()
+        _claim(folder, config, data)
         first = first_block(dataset) if config.model.standardise else first_block_of(dataset.input)
-        model = _fresh_model(config, data, first)
+        model = _fresh_model(config, data, first, folder)
+        if ranks.first:
+            give_vectors(model, config, dataset, folder)
+        ranks.wait()
+        if not ranks.first:
+            give_vectors(model, config, dataset, folder)
         shift, scale = target_scale(dataset)
         model.head.shift.copy_(shift)
         model.head.scale.copy_(scale)
-        Trainer(config, dataset, model, folder, watcher or Watcher()).fit()
+        Trainer(config, dataset, model, folder, watcher or Watcher(), ranks=ranks).fit()
+        ranks.wait()
         if not (folder / BEST).is_file():
             raise TrainingError(
                 f"no epoch ended with every cluster layer clustered: train longer than the warm-up "
                 f"(trainer.epochs is {config.trainer.epochs})"
             )
-        return _finish(config, folder, data, dataset, first)
+        if ranks.first:
+            finished = _finish(config, folder, data, dataset, first, device=ranks.device)
+            if report:
+                write_report(folder, baseline=baseline)
+        ranks.wait()
+        return finished if ranks.first else load_run(folder)
 
 
 def load_run(folder: Path) -> Run:
@@ -174,15 +202,21 @@ def load_run(folder: Path) -> Run:
         )
     config = load_config(RunConfig, source=folder / CONFIG)
     data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
-    model = _fresh_model(config, data, first_block_of(data.input))
+    model = _fresh_model(config, data, first_block_of(data.input), folder)
     load_weights(model, folder / BEST)
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return Run(folder, config, data, model.eval(), metrics)
 
 
-def _fresh_model(config: RunConfig, data: RunData, first: Block | None) -> MultiTaskModel:
+def _fresh_model(config: RunConfig, data: RunData, first: Block | None, folder: Path) -> MultiTaskModel:
+    words = () if data.text is None else words_of((folder / TOKENIZER).read_text(encoding="utf-8"))
     return build_model(
-        config.model, input=data.input, shape=data.shape(), tasks=data.tasks, first=first, seed=config.seed
+        config.model,
+        input=data.input,
+        shape=data.shape(words),
+        tasks=data.tasks,
+        first=first,
+        seed=config.seed,
     )
 
 
@@ -201,22 +235,31 @@ def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
             )
 
 
-def _finish(config: RunConfig, folder: Path, data: RunData, dataset: Dataset, first: Block | None) -> Run:
-    model = _fresh_model(config, data, first)
+def _finish(
+    config: RunConfig,
+    folder: Path,
+    data: RunData,
+    dataset: Dataset,
+    first: Block | None,
+    *,
+    device: torch.device,
+) -> Run:
+    model = _fresh_model(config, data, first, folder)
     load_weights(model, folder / BEST)
     model.eval()
     loss = QuestionLoss(data.tasks, model.head.scale)
+    model.to(device)
     scores: dict[str, Scores] = {
-        name: evaluate(model, BatchSource(split, len(data.tasks)), data.tasks, loss)
+        name: evaluate(model, BatchSource(split, len(data.tasks), device=device), data.tasks, loss)
         for name, split in dataset.splits.items()
         if name != "train"
     }
+    model.cpu()
     metrics = {name: each.tasks for name, each in scores.items()}
     inputs = dataset.splits["dev"].inputs
     chosen = np.arange(0, len(inputs), max(1, -(-len(inputs) // _SAMPLES)))
     save_file({"inputs": np.ascontiguousarray(inputs.batch(chosen))}, folder / SAMPLES)
     (folder / PLAN).write_text(model.plan().model_dump_json(indent=1), encoding="utf-8")
-    save_plots(folder, model)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return Run(folder, config, data, model, metrics)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,24 +13,31 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
-from torch import Tensor
+from torch import Tensor, nn
 
-from coterie.runtime.errors import TrainingError
-from coterie.training.batches import Batch, BatchSource
+from coterie.runtime.errors import ConfigError, TrainingError
+from coterie.training.average import WeightAverage
+from coterie.training.balancing import GradientSurgery, UncertaintyLoss
+from coterie.training.batches import BatchSource
 from coterie.training.checkpoint import CheckpointFolder, restore_optimizer, save_weights
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset
 from coterie.training.estimator import BaselineTracker
 from coterie.training.evaluate import evaluate
+from coterie.training.gradients import BatchGradient, seed_of
 from coterie.training.history import History
-from coterie.training.losses import QuestionLoss
+from coterie.training.losses import Loss, QuestionLoss
 from coterie.training.model import MultiTaskModel
 from coterie.training.moments import Moments
 from coterie.training.objective import Objective
 from coterie.training.optimise import make_optimizer, set_rates
 from coterie.training.progress import Watcher
+from coterie.training.ranks import Ranks
+from coterie.training.samplers import Ints, Rates
 
 BEST = "best.safetensors"
+_AVERAGE = "average/"
+_LOG_VARIANCE = "balancing/log_variance"
 
 
 @dataclass
@@ -49,69 +58,126 @@ class Trainer:
     """
 
     def __init__(
-        self, config: RunConfig, dataset: Dataset, model: MultiTaskModel, folder: Path, watcher: Watcher
+        self,
+        config: RunConfig,
+        dataset: Dataset,
+        model: MultiTaskModel,
+        folder: Path,
+        watcher: Watcher,
+        *,
+        ranks: Ranks | None = None,
     ) -> None:
         self.config = config
         self.model = model
         self._folder = folder
-        self._watcher = watcher
-        settings = config.trainer
+        self._ranks = ranks or Ranks(torch.device("cpu"))
+        self._watcher = watcher if self._ranks.first else Watcher()
+        settings, tasks, device = config.trainer, len(dataset.tasks), self._ranks.device
+        if self._ranks.world > 1:
+            _check_processes(model)
+        model.to(device).compute_in(settings.precision, compiled=settings.compile)
         self._train = BatchSource(
-            dataset.splits["train"], len(dataset.tasks), balance=settings.task_balance == "tasks"
+            dataset.splits["train"],
+            tasks,
+            balance=settings.task_balance == "tasks",
+            task_weights=_by_number(settings.task_weights, model),
+            rates=Rates(sampler=settings.sampler, temperature=settings.temperature),
+            device=device,
         )
-        self._dev = BatchSource(dataset.splits["dev"], len(dataset.tasks))
-        self._loss = QuestionLoss(dataset.tasks, model.head.scale, label_smoothing=settings.label_smoothing)
-        self._dev_loss = QuestionLoss(dataset.tasks, model.head.scale)
-        self._optimizer = make_optimizer(model, settings, config.model)
-        self._moments = Moments(self._optimizer)
-        self._gates = torch.Generator().manual_seed(config.seed)
-        self._baseline = BaselineTracker(len(dataset.tasks))
-        self._objective = Objective(model, self._loss, settings.gate_samples, self._gates, self._baseline)
+        self._dev = BatchSource(dataset.splits["dev"], tasks, device=device)
+        self._dev_loss = QuestionLoss(dataset.tasks, model.head.scale.cpu())
+        plain = QuestionLoss(dataset.tasks, model.head.scale, label_smoothing=settings.label_smoothing)
+        loss: Loss = plain
+        surgery = None
+        # What is learned beside the model's weights, by its name in a checkpoint.
+        self._others: dict[str, nn.Parameter] = {}
+        if settings.balancing == "uncertainty":
+            loss = weighed = UncertaintyLoss(plain, dataset.tasks, device)
+            self._others[_LOG_VARIANCE] = weighed.log_variance
+        elif settings.balancing != "none":
+            surgery = GradientSurgery(settings.balancing, model, self._ranks)
+        gates = torch.Generator()
+        self._baseline = BaselineTracker(tasks)
+        self._gradient = BatchGradient(
+            Objective(
+                model,
+                loss,
+                gates,
+                self._baseline,
+                estimator=settings.gate_estimator,
+                samples=settings.gate_samples,
+                asked=self._train.asked,
+            ),
+            self._train,
+            gates=gates,
+            parts=settings.accumulate,
+            surgery=surgery,
+            ranks=self._ranks,
+        )
+        self._average = None if settings.ema is None else WeightAverage(settings.ema)
         self._checkpoints = CheckpointFolder(folder / "checkpoints")
         self._progress = _Progress()
         self._last_labels: dict[str, list[int]] = {}
+        self._make_optimizer()
+
+    def _make_optimizer(self) -> None:
+        others = list(self._others.values())
+        self._optimizer = make_optimizer(self.model, self.config.trainer, self.config.model, others)
+        self._moments = Moments(self._optimizer)
 
     def fit(self) -> None:
         """Train to the last epoch or until patience ends; leave the best weights in ``best.safetensors``."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+        device = self._ranks.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             done = self._resume()
-            history = History(self._folder, keep=done)
+            history = History(self._folder, keep=done) if self._ranks.first else None
             epochs, size = self.config.trainer.epochs, self.config.trainer.batch_size
             self._watcher.start(epochs=epochs, batches=self._train.number(size), done=done)
             try:
                 for epoch in range(done, epochs):
                     if self._progress.stopped:
                         break
+                    # An epoch depends on its number, and on nothing that was drawn before it.
+                    torch.manual_seed(seed_of(self.config.seed, epoch, self._ranks.rank))
                     record = self._epoch(epoch)
-                    history.add(record)
-                    self._save(epoch + 1)
+                    if history is not None:
+                        history.add(record)
+                        self._save(epoch + 1)
                     self._watcher.epoch(record)
             finally:
                 self._watcher.end()
-                history.close()
+                if history is not None:
+                    history.close()
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         began = time.perf_counter()
         self.model.train()
         for stage in self.model.each_stage():
             stage.begin_epoch(epoch, self._moments)
+            stage.settle(epoch, self._moments, self._dev_losses)
         shuffle = np.random.default_rng([self.config.seed, epoch])
         losses, questions = 0.0, 0
-        for step, batch in enumerate(self._train.batches(self.config.trainer.batch_size, shuffle)):
-            loss = self._step(batch, epoch, step)
-            losses += loss * len(batch.task)
-            questions += len(batch.task)
+        for step, batch in enumerate(self._train.epoch(self.config.trainer.batch_size, shuffle)):
+            losses += self._step(batch, epoch, step) * len(batch)
+            questions += len(batch)
+        self._ranks.check_same(list(self.model.state_dict().values()))
+        self._baseline.agree(self._ranks.sum)
         record: dict[str, Any] = {
             "epoch": epoch + 1,
             "train": {"loss": losses / max(questions, 1)},
             "stages": self._stage_reports(),
         }
+        if _LOG_VARIANCE in self._others:
+            variance = self._others[_LOG_VARIANCE].tolist()
+            record["log_variance"] = {
+                task.name: round(value, 4) for task, value in zip(self.model.tasks, variance, strict=True)
+            }
         self.model.eval()
-        scores = evaluate(self.model, self._dev, self.model.tasks, self._dev_loss)
-        record["dev"] = {"loss": scores.loss, "metric": scores.metric, "tasks": scores.tasks}
-        value = scores.metric if self.config.trainer.monitor == "metric" else -scores.loss
-        record["best"] = self._judge(epoch, value)
+        with nullcontext() if self._average is None else self._average.in_place(self.model):
+            scores = evaluate(self.model, self._dev, self.model.tasks, self._dev_loss, self._ranks)
+            record["dev"] = {"loss": scores.loss, "metric": scores.metric, "tasks": scores.tasks}
+            value = scores.metric if self.config.trainer.monitor == "metric" else -scores.loss
+            record["best"] = self._judge(epoch, value)
         record["assignments"] = {
             stage.name: stage.labels.tolist() for stage in self.model.cluster_stages() if stage.clustered
         }
@@ -122,30 +188,49 @@ class Trainer:
         record["seconds"] = round(time.perf_counter() - began, 3)
         return record
 
-    def _step(self, batch: Batch, epoch: int, step: int) -> float:
+    def _dev_losses(self) -> Tensor:
+        """Return each task's dev loss of the model as it is, ``[N]``."""
+        self.model.eval()
+        scores = evaluate(self.model, self._dev, self.model.tasks, self._dev_loss, self._ranks)
+        self.model.train()
+        return torch.from_numpy(scores.losses)
+
+    def _step(self, questions: Ints, epoch: int, step: int) -> float:
         """Make one update; return the mean loss of a question."""
-        outcome = self._objective(batch)
-        loss = outcome.loss()
-        objective = loss + outcome.extra
-        if not bool(torch.isfinite(objective)):
+        parameters = [*self.model.parameters(), *self._others.values()]
+        try:
+            loss, objective = self._gradient(questions, parameters, seed_of(self.config.seed, epoch, step))
+        except RuntimeError as error:
+            if not self.config.trainer.compile:
+                raise
+            reason = str(error).strip().partition("\n")[0]
             raise TrainingError(
-                f"the loss is {objective.item()} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, "
+                f"a step with compiled blocks failed ({reason}): set trainer.compile to false, or install "
+                "what the compiler needs (a C++ compiler on a CPU)"
+            ) from error
+        if not math.isfinite(objective):
+            raise TrainingError(
+                f"the loss is {objective} at epoch {epoch + 1}, batch {step + 1}: use a smaller lr, "
                 "set trainer.gradient_clip, or look for extreme values in the data"
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        objective.backward()  # type: ignore[no-untyped-call]
         if self.config.trainer.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.gradient_clip)
         set_rates(self._optimizer, self.config.trainer, self._done_share(epoch, step))
         self._optimizer.step()
+        for cluster in self.model.cluster_stages():
+            self._ranks.share(cluster.similarity)
         for stage in self.model.each_stage():
             stage.after_step(epoch, step, self._moments)
+        if self.model.budget is not None:
+            self.model.budget.after_step()
+        if self._average is not None:
+            self._average.update(self.model)
         gated = self.model.gated_stages()
         density = (
             sum(float(stage.density().detach().mean()) for stage in gated) / len(gated) if gated else None
         )
-        self._watcher.batch(loss=loss.item(), density=density)
-        return loss.item()
+        self._watcher.batch(loss=loss, density=density)
+        return loss
 
     def _done_share(self, epoch: int, step: int) -> float:
         """Return how much of the training is done, 0 to 1."""
@@ -177,7 +262,8 @@ class Trainer:
             return False  # An unclustered model is not what will be frozen.
         if value > self._progress.best:
             self._progress.best, self._progress.best_epoch, self._progress.stale = value, epoch + 1, 0
-            save_weights(self.model, self._folder / BEST)
+            if self._ranks.first:
+                save_weights(self.model, self._folder / BEST)
             return True
         self._progress.stale += 1
         patience = self.config.trainer.patience
@@ -185,15 +271,18 @@ class Trainer:
         return False
 
     def _save(self, epoch: int) -> None:
-        generators: dict[str, Tensor] = {"gates": self._gates.get_state(), "torch": torch.get_rng_state()}
+        others: dict[str, Tensor] = dict(self._others)
         progress = {
             **vars(self._progress),
             "labels": self._last_labels,
             "baseline": self._baseline.state(),
         }
+        if self._average is not None:
+            mean, progress["averaged"] = self._average.state()
+            others |= {f"{_AVERAGE}{name}": tensor for name, tensor in mean.items()}
         if not math.isfinite(self._progress.best):
             progress["best"] = None
-        self._checkpoints.save(epoch, self.model, self._optimizer, generators, progress)
+        self._checkpoints.save(epoch, self.model, self._optimizer, others, progress)
 
     def _resume(self) -> int:
         """Go back to the newest checkpoint; return the number of epochs already made."""
@@ -201,15 +290,53 @@ class Trainer:
         if path is None:
             return 0
         tensors, state = self._checkpoints.restore(path, self.model)
-        self._optimizer = make_optimizer(self.model, self.config.trainer, self.config.model)
-        self._moments = Moments(self._optimizer)
-        restore_optimizer(self.model, self._optimizer, tensors, state["optimizer"])
-        self._gates.set_state(tensors["rng/gates"])
-        torch.set_rng_state(tensors["rng/torch"])
+        for name, parameter in self._others.items():
+            parameter.data.copy_(tensors[name])
+        self._make_optimizer()
+        restore_optimizer(self.model, self._optimizer, dict(self._others), tensors, state["optimizer"])
         progress = dict(state["progress"])
+        if self._average is not None:
+            mean = {
+                name.removeprefix(_AVERAGE): tensor.to(self._ranks.device)
+                for name, tensor in tensors.items()
+                if name.startswith(_AVERAGE)
+            }
+            self._average.restore(mean, progress.pop("averaged"))
         self._last_labels = progress.pop("labels")
         self._baseline.restore(progress.pop("baseline"))
         if progress["best"] is None:
             progress["best"] = -math.inf
         self._progress = _Progress(**progress)
         return int(state["epoch"])
+
+
+def _check_processes(model: MultiTaskModel) -> None:
+    """Refuse several processes where a stage goes by what a single one sees.
+
+    Raises:
+        ConfigError: Naming those stages.
+    """
+    mistakes = [
+        f"stage {stage.name!r} {stage.one_process}: train in one process, or configure it otherwise"
+        for stage in model.each_stage()
+        if stage.one_process
+    ]
+    if mistakes:
+        raise ConfigError("the training cannot use several processes:", mistakes)
+
+
+def _by_number(weights: Mapping[str, float], model: MultiTaskModel) -> dict[int, float]:
+    """Return weights by the tasks' numbers.
+
+    Raises:
+        ConfigError: If one is of no task of the data.
+    """
+    numbers = {task.name: number for number, task in enumerate(model.tasks)}
+    unknown = [
+        f"trainer.task_weights.{name}: the data has no such task; its tasks are {', '.join(sorted(numbers))}"
+        for name in weights
+        if name not in numbers
+    ]
+    if unknown:
+        raise ConfigError("the training cannot start:", unknown)
+    return {numbers[name]: weight for name, weight in weights.items()}

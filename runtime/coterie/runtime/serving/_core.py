@@ -168,22 +168,30 @@ class Models:
         return Answer(info.name, outputs), len(prediction)
 
     def _task_model(self, task: TaskSpec) -> ModelInfo:
-        outputs = [TensorInfo("scores", "FP32", (-1, task.width))]
+        each = _each(task)
+        outputs = [TensorInfo("scores", "FP32", (*each, task.width))]
         if task.kind != "regression":
-            outputs.append(TensorInfo("probabilities", "FP32", (-1, task.width)))
-        if task.kind == "classification":
-            outputs.append(TensorInfo("label", "BYTES", (-1,)))
+            outputs.append(TensorInfo("probabilities", "FP32", (*each, task.width)))
+        if task.kind in ("classification", "tagging"):
+            outputs.append(TensorInfo("label", "BYTES", each))
         if task.kind == "multilabel":
             outputs.append(TensorInfo("label", "UINT8", (-1, task.width)))
         return ModelInfo(task.name, (self._input,), tuple(outputs))
 
     def _router_model(self, tasks: tuple[TaskSpec, ...]) -> ModelInfo:
         width = max(task.width for task in tasks)
-        outputs = [TensorInfo("scores", "FP32", (-1, width))]
+        each = _each(tasks[0])
+        outputs = [TensorInfo("scores", "FP32", (*each, width))]
         if any(task.kind != "regression" for task in tasks):
-            outputs += [TensorInfo("probabilities", "FP32", (-1, width)), TensorInfo("label", "BYTES", (-1,))]
+            outputs.append(TensorInfo("probabilities", "FP32", (*each, width)))
+            outputs.append(TensorInfo("label", "BYTES", each))
         inputs = (self._input, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
         return ModelInfo(ROUTER, inputs, tuple(outputs))
+
+
+def _each(task: TaskSpec) -> tuple[int, ...]:
+    """Return the dimensions of what is answered: a question's; for a tagging each word of it."""
+    return (-1, -1) if task.kind == "tagging" else (-1,)
 
 
 def _input_info(spec: TensorSpec, *, text: bool) -> TensorInfo:
@@ -236,8 +244,9 @@ def _output(info: ModelInfo, name: str, prediction: Prediction) -> Array:
         return prediction.scores
     if name == "probabilities" and prediction.probabilities is not None:
         return prediction.probabilities
-    if info.name == ROUTER or prediction.specs[0].kind == "classification":
-        return as_bytes(prediction.label_texts())
+    if info.name == ROUTER or prediction.specs[0].kind in ("classification", "tagging"):
+        texts = np.array(prediction.label_texts(), dtype=object)
+        return as_bytes(texts.reshape(-1).tolist()).reshape(prediction.scores.shape[:-1])
     label = prediction.label
     if label is None:  # the metadata lists no label for a regression, so none was asked for
         raise InvalidInputError(f"model {info.name!r} has no output {name!r}")

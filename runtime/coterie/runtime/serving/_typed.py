@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from coterie.runtime._prediction import Result
+from coterie.runtime._prediction import Named, Result
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._core import Models
 from coterie.runtime.tasks import ROUTER, TaskKind
@@ -19,14 +19,17 @@ class LabelledAnswer(BaseModel):
     """One task's answer about one input."""
 
     label: str | list[str] | None = Field(
-        description="The likeliest class; for a multilabel task the labels that hold; null for a regression.",
+        description="The likeliest class; for a multilabel task the labels that hold; for a tagging each "
+        "word's tag; null for a regression.",
         examples=["positive"],
     )
-    probabilities: dict[str, float] | None = Field(
-        description="By label; null for a regression.", examples=[{"negative": 0.04, "positive": 0.96}]
+    probabilities: Named | None = Field(
+        description="By label, for a tagging of each word; null for a regression.",
+        examples=[{"negative": 0.04, "positive": 0.96}],
     )
-    scores: dict[str, float] = Field(
-        description="The model's raw outputs, by label.", examples=[{"negative": -1.6, "positive": 1.6}]
+    scores: Named = Field(
+        description="The model's raw outputs, by label; for a tagging of each word.",
+        examples=[{"negative": -1.6, "positive": 1.6}],
     )
 
 
@@ -107,5 +110,4 @@ class TypedApi:
 
 def _labelled(result: Result) -> LabelledAnswer:
     label = list(result.label) if isinstance(result.label, tuple) else result.label
-    probabilities = None if result.probabilities is None else dict(result.probabilities)
-    return LabelledAnswer(label=label, probabilities=probabilities, scores=dict(result.scores))
+    return LabelledAnswer(label=label, probabilities=result.probabilities, scores=result.scores)

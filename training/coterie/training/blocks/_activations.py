@@ -14,6 +14,8 @@ _MODULES: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "none": nn.Identity,
 }
+RISING: frozenset[Activation] = frozenset({"relu", "tanh", "none"})
+"""Those that never fall: they can as well follow a max-pooling."""
 
 
 def activation_module(name: Activation) -> nn.Module:

@@ -11,7 +11,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from coterie.training.blocks._shapes import InputShape
+from coterie.runtime.errors import ConfigError
+from coterie.training.blocks._shapes import EXAMPLE_LENGTH, InputShape
 
 
 class Block(nn.Module, ABC):
@@ -39,6 +40,9 @@ class BlockConfig(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    any_padding: ClassVar[bool] = False
+    """Whether the block knows padding by ``InputShape.pad_id``; for the others it is token 0."""
+
     @abstractmethod
     def build(self, shape: InputShape) -> Block:
         """Make the block for states of ``shape`` (without the batch dimension).
@@ -49,16 +53,30 @@ class BlockConfig(BaseModel, ABC):
 
 
 def build_block(config: BlockConfig, shape: InputShape) -> tuple[Block, InputShape]:
-    """Make a block and return it with the shape of its output."""
+    """Make a block and return it with the shape of its output.
+
+    Raises:
+        ConfigError: If the block cannot take states of that shape.
+    """
+    if shape.tokens and shape.pad_id != 0 and not config.any_padding:
+        raise ConfigError(
+            f"takes token 0 for padding, but the tokenizer pads with {shape.pad_id}: use a block that knows "
+            "the tokenizer's padding, such as 'hf', or another tokenizer"
+        )
     block = config.build(shape)
     return block, output_shape(block, shape)
 
 
 def output_shape(block: Block, shape: InputShape) -> InputShape:
-    """Run the block on one row of zeros, and return the shape of the result without its batch dimension."""
+    """Run the block on a row of zeros, and return the shape of the result without its batch dimension.
+
+    A dimension that follows an open length of the input is open too.
+    """
     was_training = block.training
     block.eval()
+    lengths = (EXAMPLE_LENGTH, EXAMPLE_LENGTH + 1) if None in shape.dims else (EXAMPLE_LENGTH,)
     with torch.no_grad():
-        result = block(shape.example(1))
+        results = [block(shape.example(1, length)).shape[1:] for length in lengths]
     block.train(was_training)
-    return InputShape(dims=tuple(result.shape[1:]), tokens=False)
+    dims = (size if size == other else None for size, other in zip(results[0], results[-1], strict=True))
+    return InputShape(dims=tuple(dims), tokens=False)

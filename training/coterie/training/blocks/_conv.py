@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError
-from coterie.training.blocks._activations import Activation, activation_module
+from coterie.training.blocks._activations import RISING, Activation, activation_module
 from coterie.training.blocks._base import Block, BlockConfig
 from coterie.training.blocks._linear import Rate, Width
 from coterie.training.blocks._shapes import InputShape
@@ -49,12 +50,11 @@ class Conv(Block):
             )
         layers: list[nn.Module] = []
         for filters in config.filters:
-            layers += [
-                nn.Conv2d(channels, filters, config.kernel, padding=config.kernel // 2),
-                activation_module(config.activation),
-            ]
-            if config.pool > 1:
-                layers.append(nn.MaxPool2d(config.pool))
+            activation: list[nn.Module] = [activation_module(config.activation)]
+            pool: list[nn.Module] = [nn.MaxPool2d(config.pool)] if config.pool > 1 else []
+            # The largest of rising values rises from the largest: a quarter as many then need the activation.
+            after = pool + activation if config.activation in RISING else activation + pool
+            layers += [nn.Conv2d(channels, filters, config.kernel, padding=config.kernel // 2), *after]
             channels = filters
         if config.flatten:
             layers.append(nn.Flatten())
@@ -62,5 +62,8 @@ class Conv(Block):
 
     def forward(self, states: Tensor) -> Tensor:
         """Map images to features."""
+        if not torch.compiler.is_exporting():
+            # Convolutions of few channels are nearly twice as fast on a CPU with the channels last.
+            states = states.contiguous(memory_format=torch.channels_last)
         result: Tensor = self.layers(states)
         return result

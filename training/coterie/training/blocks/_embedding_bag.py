@@ -87,7 +87,7 @@ class NgramBag(Block):
         """Map token ids ``[R, L]`` to ``[R, D]``."""
         ids, present = self._ids(tokens)
         if self.training and self.token_dropout > 0:
-            present = present & (torch.rand(present.shape) >= self.token_dropout)
+            present = present & (torch.rand(present.shape, device=present.device) >= self.token_dropout)
         weight = present.to(self.embedding.dtype)
         if self.weighted:
             weight = weight * self.weight[ids]

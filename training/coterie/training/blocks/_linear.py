@@ -68,6 +68,8 @@ class MlpConfig(BlockConfig):
     last_activation: Activation | None = None
     """Activation of the last layer; the same as the others when not given."""
     dropout: Rate = 0.0
+    residual: bool = False
+    """Add the input to the output; needs the last width = input size."""
 
     def build(self, shape: InputShape) -> Mlp:
         """Make the layers for vectors ``(D,)``."""
@@ -82,6 +84,7 @@ class Mlp(Block):
     def __init__(self, config: MlpConfig, shape: tuple[int | None, ...]) -> None:
         super().__init__()
         size = InputShape(dims=shape).vector("mlp")
+        self.residual = _check_residual(config.residual, size, config.widths[-1])
         last = len(config.widths) - 1
         layers: list[nn.Module] = []
         for index, width in enumerate(config.widths):
@@ -93,11 +96,11 @@ class Mlp(Block):
     def forward(self, states: Tensor) -> Tensor:
         """Map ``[R, D]`` to ``[R, D']``."""
         result: Tensor = self.layers(states)
-        return result
+        return states + result if self.residual else result
 
 
 class LinearHead(Block):
-    """A task's last layer, ``[R, D] -> [R, C]``; its weight is stored ``[D, C]``, its bias ``[C]``."""
+    """A task's last layer, ``[R, (L,) D] -> [R, (L,) C]``; its weight is stored ``[D, C]``, its bias ``[C]``."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -106,11 +109,11 @@ class LinearHead(Block):
         self.bias = nn.Parameter(layer.bias.detach().clone())
 
     def forward(self, states: Tensor) -> Tensor:
-        """Map ``[R, D]`` to scores ``[R, C]``."""
-        return torch.addmm(self.bias, states, self.weight)
+        """Map ``[R, D]`` to scores ``[R, C]``, ``[R, L, D]`` to ``[R, L, C]``."""
+        return nn.functional.linear(states, self.weight.T, self.bias)
 
 
 def _check_residual(residual: bool, size: int, width: int) -> bool:
     if residual and size != width:
-        raise ConfigError(f"a residual linear block keeps its size: its width is {width}, its input {size}")
+        raise ConfigError(f"a residual block keeps its size: its width is {width}, its input {size}")
     return residual

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,18 +17,25 @@ class InputShape:
     """Shape of one row; ``None`` is a length that differs from batch to batch.
 
     Attributes:
-        dims: Without the batch dimension: ``(D,)``, ``(C, H, W)``, ``(L,)`` for tokens, ``(L, D)``.
+        dims: Without the batch dimension: ``(D,)``, ``(C, H, W)``, ``(L,)`` for tokens, ``(L, D)``,
+            ``(L, 1 + W)`` for words, each with its characters.
         tokens: Whether the entries are token ids (int64, 0 is padding) rather than numbers.
         vocabulary: Number of token ids, for tokens.
+        pad_id: The token id of padding.
+        characters: Number of character ids, for words.
+        words: What each token id stands for, for tokens.
     """
 
     dims: tuple[int | None, ...]
     tokens: bool = False
     vocabulary: int = 0
+    pad_id: int = 0
+    characters: int = 0
+    words: tuple[str, ...] = field(default=(), repr=False)
 
-    def example(self, rows: int) -> Tensor:
-        """Return a batch of zeros, or of ones where the entries are tokens."""
-        dims = [EXAMPLE_LENGTH if size is None else size for size in self.dims]
+    def example(self, rows: int, length: int = EXAMPLE_LENGTH) -> Tensor:
+        """Return a batch of zeros, or of ones where the entries are tokens; ``length`` is the open ones."""
+        dims = [length if size is None else size for size in self.dims]
         if self.tokens:
             return torch.ones((rows, *dims), dtype=torch.int64)
         return torch.zeros((rows, *dims))

@@ -11,12 +11,14 @@ from coterie.training.data._config import (
     ArrayConfig,
     DataConfig,
     DigitsConfig,
+    MemoryConfig,
     PlantedConfig,
     SplitColumn,
     TableConfig,
     TokenOptions,
 )
 from coterie.training.data._dataset import Dataset, DenseInputs, Inputs, Split, Text, TokenInputs, Truth
+from coterie.training.data._memory import dataset_of
 from coterie.training.data._read_config import read_data_config, resolve_paths
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "DenseInputs",
     "DigitsConfig",
     "Inputs",
+    "MemoryConfig",
     "PlantedConfig",
     "Split",
     "SplitColumn",
@@ -34,18 +37,25 @@ __all__ = [
     "TokenInputs",
     "TokenOptions",
     "Truth",
+    "dataset_of",
     "load_data",
     "read_data_config",
     "resolve_paths",
 ]
 
 
-def load_data(config: TableConfig | ArrayConfig | DigitsConfig | PlantedConfig) -> Dataset:
+def load_data(config: DataConfig) -> Dataset:
     """Read or make a data set; relative paths start from the current folder.
 
     Raises:
         DataError: If anything in the data is wrong; every mistake is listed with file, row and column.
     """
+    if isinstance(config, MemoryConfig):
+        from coterie.runtime.errors import DataError
+
+        raise DataError(
+            "the configuration names data in memory: make a data set with dataset_of, and give it to train"
+        )
     if isinstance(config, TableConfig):
         from coterie.training.data._table import load_table
 

@@ -25,19 +25,19 @@ from coterie.training.data._dataset import (
 )
 from coterie.training.data._problems import Problems
 from coterie.training.data._questions import Questions
-from coterie.training.data._tokens import train_tokenizer
+from coterie.training.data._tokens import make_tokenizer, train_words
 
-Pool = Array | Sequence[str]
-"""All distinct inputs: features, images or texts."""
+Pool = Array | Sequence[str] | Sequence[tuple[str, ...]]
+"""All distinct inputs: features, images, texts or lists of words."""
 
 
-def merge(items: Sequence[str] | Array) -> tuple[Ints, Ints]:
+def merge(items: Pool) -> tuple[Ints, Ints]:
     """Return the first occurrence of each distinct item, and each item's place among those."""
     places: dict[object, int] = {}
     first: list[int] = []
     inverse = np.empty(len(items), dtype=np.int64)
     for index, item in enumerate(items):
-        key = item if isinstance(item, str) else item.tobytes()
+        key = item.tobytes() if isinstance(item, np.ndarray) else item
         place = places.setdefault(key, len(first))
         if place == len(first):
             first.append(index)
@@ -51,9 +51,13 @@ def content_order(pool: Pool, members: Ints, seed: int) -> Ints:
     numbers = np.empty(len(members), dtype=np.uint64)
     for place, member in enumerate(members):
         item = pool[member]
-        raw = item.encode() if isinstance(item, str) else item.tobytes()
+        raw = item.tobytes() if isinstance(item, np.ndarray) else _joined(item).encode()
         numbers[place] = int.from_bytes(hashlib.blake2b(raw, digest_size=8, key=key).digest(), "little")
     return np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
+
+
+def _joined(text: str | tuple[str, ...]) -> str:
+    return text if isinstance(text, str) else "\0".join(text)
 
 
 def carve(order: Ints, inputs: Ints, task: Ints, tasks: int, share: float) -> Array:
@@ -115,6 +119,7 @@ def assemble(
     tokens: TokenOptions | None,
     where: Callable[[int], str],
     problems: Problems,
+    unlabeled: Sequence[str | tuple[str, ...]] = (),
 ) -> Dataset:
     """Put a data set together.
 
@@ -128,6 +133,7 @@ def assemble(
         tokens: How texts become tokens.
         where: Where an input stands in its file, for a message.
         problems: Where to note what is wrong.
+        unlabeled: Texts that nothing is asked about.
 
     Raises:
         DataError: If a text has no token, or a split no question; and for whatever was noted before.
@@ -148,6 +154,10 @@ def assemble(
     }
     text, spec, parts = _inputs(pool, members, tokens, where, problems)
     problems.check()
+    if questions.tasks[0].kind == "tagging":
+        # Every word weighs the same, rather than every text: else the shortest texts would be learned best.
+        words = (~np.isnan(questions.target)).sum(axis=1).astype(np.float32)
+        weight = words / words.mean() * (np.float32(1) if weight is None else weight)
     splits = {}
     for number, name in enumerate(SPLITS):
         if name not in members:
@@ -165,7 +175,8 @@ def assemble(
         tasks=questions.tasks,
         splits=splits,
         text=text,
-        sha256=checksum(spec, questions.tasks, splits, text),
+        sha256=checksum(spec, questions.tasks, splits, text, unlabeled),
+        unlabeled=unlabeled,
     )
 
 
@@ -181,7 +192,9 @@ def _inputs(
         dtype = "uint8" if pool.ndim == 4 else "float32"
         spec = TensorSpec(name=name, dtype=dtype, shape=(None, *pool.shape[1:]))
         return None, spec, {name: DenseInputs(pool[rows]) for name, rows in members.items()}
-    text = train_tokenizer([pool[row] for row in members["train"]], tokens or TokenOptions())
+    learned = [pool[row] for row in members["train"]]
+    make = make_tokenizer if isinstance(pool[0], str) else train_words
+    text = make(learned, tokens or TokenOptions())
     encoder = TextEncoder(text.tokenizer, text.spec)
     parts: dict[str, Inputs] = {}
     for name, rows in members.items():
@@ -189,4 +202,5 @@ def _inputs(
         bare = [int(row) for row, ids in zip(rows, encoded, strict=True) if not ids]
         problems.add_each(bare, lambda row: f"{where(row)}: the text has no token: correct or remove the row")
         parts[name] = TokenInputs.of(encoded, text.spec.pad_id)
-    return text, TensorSpec(name="tokens", dtype="int64", shape=(None, None)), parts
+    columns = () if encoder.words is None else (len(encoder.words.limits),)
+    return text, TensorSpec(name="tokens", dtype="int64", shape=(None, None, *columns)), parts

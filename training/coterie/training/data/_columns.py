@@ -38,9 +38,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _objects(values: list[Any]) -> Objects:
-    result = np.empty(len(values), dtype=object)
-    result[:] = values
-    return result
+    return np.fromiter(values, dtype=object, count=len(values))
 
 
 def name_of(number: float) -> str:
@@ -59,14 +57,28 @@ def texts(column: pa.ChunkedArray) -> Objects:
     return _objects([None if value is None else str(value) for value in column.to_pylist()])
 
 
+def words(column: pa.ChunkedArray) -> Objects:
+    """Return each cell as text or, where they are lists, as a tuple of words, None where missing, ``[n]``."""
+    if not holds_lists(column):
+        return texts(column)
+    return _objects([None if cell is None else tuple(cell) for cell in column.to_pylist()])
+
+
 def names(column: pa.ChunkedArray) -> Objects:
     """Return each cell as a name without surrounding spaces, None where it is empty, ``[n]``."""
     return _objects([None if text is None or not text.strip() else text.strip() for text in texts(column)])
 
 
 def values(column: pa.ChunkedArray) -> Doubles | Objects:
-    """Return numbers (NaN where missing) when every cell is one, else names (None where missing), ``[n]``."""
+    """Return each cell's value, ``[n]``.
+
+    Returns:
+        Numbers (NaN where missing) when every cell is one; lists (None where missing) when every cell is
+        one; else names (None where missing).
+    """
     column = _plain(column)
+    if holds_lists(column):
+        return _objects(column.to_pylist())
     if pa.types.is_integer(column.type) and len(column) > column.null_count:
         bounds = pc.min_max(column).as_py()
         if max(abs(bounds["min"]), abs(bounds["max"])) > _EXACT:
@@ -113,11 +125,15 @@ def numbers(column: pa.ChunkedArray) -> tuple[Doubles, Objects]:
     return result, wrong
 
 
+def holds_lists(column: pa.ChunkedArray) -> bool:
+    """Return whether every cell holds a list."""
+    kind = column.type
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def is_list(column: pa.ChunkedArray) -> bool:
     """Return whether every cell holds a list of numbers."""
-    kind = column.type
-    listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(listed and _is_number(kind.value_type))
+    return holds_lists(column) and _is_number(column.type.value_type)
 
 
 def matrix(column: pa.ChunkedArray) -> tuple[Array, Array]:

@@ -12,7 +12,6 @@ from coterie.runtime.tasks import TaskKind
 EVERY = "*"
 """Stands for every task that has no entry of its own."""
 
-SplitName = Literal["train", "dev", "test"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -32,7 +31,7 @@ def _one_file(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
 """One name, or a list of names."""
 Files = Annotated[
-    dict[Literal["all", "train", "dev", "test"], Path], BeforeValidator(_one_file), Field(min_length=1)
+    dict[Literal["all", "train", "dev", "test", "ood"], Path], BeforeValidator(_one_file), Field(min_length=1)
 ]
 """One file, or a file for each split."""
 Kinds = Annotated[dict[str, TaskKind], BeforeValidator(_for_every_task)]
@@ -52,28 +51,38 @@ class SplitColumn(_Frozen):
     """The values that mean training data."""
     dev: Names = ("dev",)
     test: Names = ("test",)
+    ood: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    """Those of a second test set, out of the training data's domain; it is reported beside the first."""
+    unlabeled: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    """Those whose texts word vectors may be learned from; nothing is asked about them."""
     ignore: tuple[str, ...] = ()
     """Values (or patterns such as ``*``) whose rows are left out; any other value is a mistake."""
 
 
 class TokenOptions(_Frozen):
-    """The tokenizer, trained on the training split."""
+    """The tokenizer: trained on the training split, or read from a file."""
 
-    tokenizer: Literal["whitespace", "words", "bpe"] = "whitespace"
+    tokenizer: Literal["whitespace", "words", "bpe", "file"] = "whitespace"
     """``whitespace``: what stands between spaces; ``words``: punctuation is split off as well, for raw text;
-    ``bpe``: byte-level pieces of words, nothing is ever unknown."""
+    ``bpe``: byte-level pieces of words, nothing is ever unknown; ``file``: as somebody else trained it."""
+    file: Path | None = None
+    """For ``file``: a ``tokenizer.json`` as a pre-trained encoder's folder has."""
     vocabulary: Annotated[int, Field(ge=3)] = 50_000
     """Largest number of token ids, padding and unknown included."""
     min_frequency: Count = 2
     """Rarer tokens are unknown."""
     lowercase: bool = True
     max_length: Count = 512
-    """Longer texts are cut after this many tokens."""
+    """Longer texts are cut after this many tokens; lists of words may not be longer."""
+    word_length: Count = 16
+    """Characters that are read of each word, where the texts are lists of words."""
 
     @model_validator(mode="after")
     def _bytes_fit(self) -> Self:
         if self.tokenizer == "bpe" and self.vocabulary < 300:
             raise ValueError("a bpe tokenizer needs a vocabulary of at least 300, for the 256 bytes alone")
+        if (self.tokenizer == "file") != (self.file is not None):
+            raise ValueError("tokenizer: file and file: PATH belong together; give both, or neither")
         return self
 
 
@@ -91,10 +100,8 @@ class _SplitShares(_Frozen):
 
 
 class _Questions(_SplitShares):
-    """What is asked; shared by tables and arrays."""
+    """What is asked, wherever the data is."""
 
-    path: Files
-    """One file, or one for each split: ``{train: ..., dev: ..., test: ...}``."""
     task: str | None = None
     """Column that names the task of a row; without it every target column is a task of its own."""
     target: Names
@@ -113,6 +120,13 @@ class _Questions(_SplitShares):
     classes: Literal["within_task", "shared"] = "within_task"
     """Undeclared classes are those seen in a task, ranked; or those seen in any task."""
 
+
+class _Files(_Questions):
+    """What is asked of files; shared by tables and arrays."""
+
+    path: Files
+    """One file, or one for each split: ``{train: ..., dev: ..., test: ...}``."""
+
     @model_validator(mode="after")
     def _one_division(self) -> Self:
         if "all" in self.path and len(self.path) > 1:
@@ -126,7 +140,7 @@ class _Questions(_SplitShares):
         return self
 
 
-class TableConfig(_Questions):
+class TableConfig(_Files):
     """A table: Parquet, CSV or JSON lines."""
 
     kind: Literal["table"] = "table"
@@ -135,7 +149,7 @@ class TableConfig(_Questions):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """Between the cells of a CSV file; a file that ends in ``.tsv`` has tabs."""
     text: str | None = None
-    """Column of the texts."""
+    """Column of the texts, or of lists of words."""
     empty_texts: Literal["error", "drop"] = "error"
     """What a row without a text means: a mistake, or a row to leave out."""
     features: Names | None = None
@@ -149,7 +163,7 @@ class TableConfig(_Questions):
         return self
 
 
-class ArrayConfig(_Questions):
+class ArrayConfig(_Files):
     """NumPy archives (``.npz``) of images or features; every column is the name of an array."""
 
     kind: Literal["arrays"] = "arrays"
@@ -171,6 +185,15 @@ class ArrayConfig(_Questions):
         if self.row is not None and self.task is None:
             raise ValueError("row: arrays of questions need a task array as well")
         return self
+
+
+class MemoryConfig(_Questions):
+    """Data that the program has in memory; ``dataset_of`` makes it, and ``train(..., dataset=)`` takes it."""
+
+    kind: Literal["memory"] = "memory"
+    target: Names = ("target",)
+    """Names of the answers' columns."""
+    tokens: TokenOptions = TokenOptions()
 
 
 class DigitsConfig(_Frozen):
@@ -239,5 +262,7 @@ class PlantedConfig(_Frozen):
         return self
 
 
-DataConfig = Annotated[TableConfig | ArrayConfig | DigitsConfig | PlantedConfig, Field(discriminator="kind")]
+DataConfig = Annotated[
+    TableConfig | ArrayConfig | MemoryConfig | DigitsConfig | PlantedConfig, Field(discriminator="kind")
+]
 """Any kind of data set; ``kind`` says which."""

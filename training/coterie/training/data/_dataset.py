@@ -18,8 +18,8 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-SPLITS = ("train", "dev", "test")
-"""The splits, in the order in which they are used."""
+SPLITS = ("train", "dev", "test", "ood")
+"""The splits, in the order in which they are used; the last is a second test set, of another domain."""
 
 
 class Inputs(Protocol):
@@ -58,7 +58,7 @@ class TokenInputs:
     """Texts as token ids, one after the other.
 
     Attributes:
-        tokens: The token ids of all texts, flat, int32.
+        tokens: The token ids of all texts, flat, int32; ``[T, 1 + W]`` for words with their characters.
         offsets: Where each text starts, and the end of the last, ``[n + 1]``.
         pad_id: What fills up the shorter texts of a batch.
     """
@@ -68,25 +68,24 @@ class TokenInputs:
     pad_id: int = 0
 
     @classmethod
-    def of(cls, texts: Sequence[Sequence[int]], pad_id: int = 0) -> TokenInputs:
-        """Store the token ids of each text."""
+    def of(cls, texts: Sequence[Sequence[Any]], pad_id: int = 0) -> TokenInputs:
+        """Store the token ids of each text, or each word's ids."""
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)
         np.cumsum([len(text) for text in texts], out=offsets[1:])
-        flat = np.fromiter(
-            (token for text in texts for token in text), dtype=np.int32, count=int(offsets[-1])
-        )
+        parts = [np.array(text, dtype=np.int32) for text in texts if len(text)]
+        flat = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
         return cls(flat, offsets, pad_id)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def batch(self, indices: Ints) -> Array:
-        """Return some texts padded on the right to the longest of them, ``[R] -> [R, L]`` int64, L >= 1."""
+        """Return some texts padded on the right to the longest, ``[R] -> [R, L(, 1 + W)]`` int64, L >= 1."""
         start = self.offsets[indices]
         length = self.offsets[np.asarray(indices) + 1] - start
         steps = np.arange(max(1, int(length.max(initial=1))))
         present = steps < length[:, None]
-        result = np.full(present.shape, self.pad_id, dtype=np.int64)
+        result = np.full((*present.shape, *self.tokens.shape[1:]), self.pad_id, dtype=np.int64)
         result[present] = self.tokens[(start[:, None] + steps)[present]]
         return result
 
@@ -104,8 +103,9 @@ class Split:
         row: The input each question is about, ``[Q]``.
         task: The task each question is of, ``[Q]``.
         target: The answers, ``[Q, T]``: the class in column 0 (classification), 0 or 1 for each label
-            (multilabel), numbers (regression). NaN is a missing label, or a column past the task's own width.
-        weight: Weight of each question, ``[Q]``; None where all weigh the same.
+            (multilabel), numbers (regression), the class of each token (tagging). NaN is a missing label, or
+            a column past the task's own width or the text's end.
+        weight: Weight of each question, ``[Q]``; None where all weigh the same. Of a tagging each word does.
     """
 
     inputs: Inputs
@@ -159,9 +159,10 @@ class Dataset:
     Attributes:
         input: The tensor that a model's first stage takes; its first dimension is the batch.
         tasks: What each task answers; ``Split.task`` counts in this order.
-        splits: ``train`` and ``dev`` always, ``test`` where there is one.
+        splits: ``train`` and ``dev`` always, ``test`` and ``ood`` where there is one.
         text: How the texts became tokens, when the inputs are texts.
         sha256: Checksum of the content: the same data has the same, whatever file it came from.
+        unlabeled: Texts that nothing is asked about, to learn word vectors from.
         truth: What a planted data set was made of.
     """
 
@@ -170,11 +171,16 @@ class Dataset:
     splits: Mapping[str, Split]
     text: Text | None = None
     sha256: str
+    unlabeled: Sequence[str | tuple[str, ...]] = ()
     truth: Truth | None = None
 
 
 def checksum(
-    input_: TensorSpec, tasks: Sequence[TaskSpec], splits: Mapping[str, Split], text: Text | None
+    input_: TensorSpec,
+    tasks: Sequence[TaskSpec],
+    splits: Mapping[str, Split],
+    text: Text | None,
+    unlabeled: Sequence[str | tuple[str, ...]] = (),
 ) -> str:
     """Return the SHA-256 of a data set's content."""
     digest = hashlib.sha256()
@@ -194,4 +200,6 @@ def checksum(
                 continue
             add([name, str(array.dtype), list(array.shape)])
             digest.update(np.ascontiguousarray(array).data)
+    if unlabeled:
+        add(list(unlabeled))
     return digest.hexdigest()

@@ -24,7 +24,7 @@ from scipy.linalg import polar
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.data._config import PlantedConfig
-from coterie.training.data._dataset import SPLITS, Dataset, DenseInputs, Ints, Split, Truth, checksum
+from coterie.training.data._dataset import Dataset, DenseInputs, Ints, Split, Truth, checksum
 
 Doubles = npt.NDArray[np.float64]
 Generator = np.random.Generator
@@ -47,7 +47,7 @@ def load_planted(config: PlantedConfig) -> Dataset:
         TaskSpec(name=f"task_{number:0{len(str(config.tasks - 1))}d}", kind=config.task_kind, labels=labels)
         for number in range(config.tasks)
     )
-    rows = dict(zip(SPLITS, (config.train_rows, config.dev_rows, config.test_rows), strict=True))
+    rows = {"train": config.train_rows, "dev": config.dev_rows, "test": config.test_rows}
     splits = {name: _split(config, world, count, generator) for name, count in rows.items()}
     spec = TensorSpec(name="inputs", dtype="float32", shape=(None, config.features))
     return Dataset(

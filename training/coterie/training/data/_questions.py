@@ -16,7 +16,7 @@ from coterie.training.data._config import EVERY, SplitColumn, _Questions
 from coterie.training.data._dataset import SPLITS, Array, Floats, Ints
 from coterie.training.data._problems import Problems, shown
 from coterie.training.data._tables import Table
-from coterie.training.data._targets import Cells, TargetReader, infer_kind, missing
+from coterie.training.data._targets import Cells, TargetReader, flat_tags, infer_kind, missing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,7 +46,7 @@ def split_codes(table: Table, column: SplitColumn, problems: Problems) -> Ints:
         rows = np.flatnonzero(inverse == number)
         if name in meaning:
             codes[rows] = meaning[name]
-        elif not any(fnmatchcase(name, pattern) for pattern in column.ignore):
+        elif not any(fnmatchcase(name, pattern) for pattern in (*column.unlabeled, *column.ignore)):
             close = get_close_matches(name, meaning, n=1)
             what = f"{name!r} is no split" if name else "has no split"
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(meaning)};"
@@ -58,6 +58,14 @@ def split_codes(table: Table, column: SplitColumn, problems: Problems) -> Ints:
                 ),
             )
     return codes
+
+
+def unlabeled_rows(table: Table, column: SplitColumn | None) -> Ints:
+    """Return the rows whose texts may be learned from without a question, ``[n]``."""
+    if column is None or not column.unlabeled:
+        return np.zeros(0, dtype=np.int64)
+    found = _columns.names(table.columns[column.column])
+    return np.flatnonzero([name in column.unlabeled for name in found])
 
 
 def declared_tasks(
@@ -88,6 +96,7 @@ def ask(
     problems: Problems,
     task_names: tuple[str, ...] | None = None,
     target_names: tuple[str, ...] | None = None,
+    words: Ints | None = None,
 ) -> Questions:
     """Return the questions of the kept rows.
 
@@ -99,6 +108,7 @@ def ask(
         problems: Where to note what is wrong.
         task_names: Names that the numbers in the task column stand for.
         target_names: Names that the numbers in the target column stand for.
+        words: How many words each row's text has, ``[n]``, where texts are lists of words.
     """
     columns = {name: _columns.values(table.columns[name]) for name in targets}
     if config.task is None:
@@ -110,7 +120,8 @@ def ask(
         groups = _long(
             table, config, columns=columns, tasks=tasks, target_names=target_names, problems=problems
         )
-    reader = TargetReader(table, config.task_kind, config.labels, _shared(config, groups), problems)
+    shared = _shared(config, groups)
+    reader = TargetReader(table, config.task_kind, config.labels, shared, problems, words=words)
     guesses = [infer_kind(cells.values) for cells in groups]
     if config.task is not None and "regression" in guesses:
         # One column means one thing, though a small task's few numbers may look like classes.
@@ -121,6 +132,9 @@ def ask(
         problems.add(f"{', '.join(table.files)}: no row is left for any task: check split and tasks")
     if len(specs) < len(answered) or not specs:
         return Questions(tasks=(), row=_empty(), task=_empty(), target=np.zeros((0, 1), dtype=np.float32))
+    if 1 <= sum(spec.kind == "tagging" for spec in specs) < len(specs):
+        kinds = ", ".join(f"{spec.name} ({spec.kind})" for spec in specs)
+        problems.add(f"tagging and other tasks cannot be of one model: {kinds}: leave some of them out")
     width = max(target.shape[1] for _, _, target in answered)
     row = np.concatenate([cells.rows for cells in groups])
     task = np.repeat(np.arange(len(groups)), [len(cells.rows) for cells in groups])
@@ -231,7 +245,8 @@ def _shared(config: _Questions, groups: Sequence[Cells]) -> tuple[str, ...] | No
     seen: set[str] = set()
     numeric = True
     for values in (cells.values[0] for cells in groups):
-        present = values[~missing(values)]
+        present = flat_tags(values[~missing(values)])
+        present = present[~missing(present)]
         if present.dtype == object:
             numeric = False
             seen.update(present.tolist())

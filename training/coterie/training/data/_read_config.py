@@ -9,16 +9,14 @@ from typing import Any
 from pydantic import RootModel
 
 from coterie.training._load_config import check_config, load_config, read_yaml
-from coterie.training.data._config import ArrayConfig, DataConfig, DigitsConfig, PlantedConfig, TableConfig
+from coterie.training.data._config import DataConfig
 
 
 class _Data(RootModel[DataConfig]):
     pass
 
 
-def read_data_config(
-    source: Path | Mapping[str, Any], overrides: Sequence[str] = ()
-) -> TableConfig | ArrayConfig | DigitsConfig | PlantedConfig:
+def read_data_config(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> DataConfig:
     """Read a data configuration and apply overrides such as ``path=reviews.parquet``.
 
     Relative paths in a YAML file start from its folder; those in overrides start from the current one.
@@ -35,9 +33,13 @@ def read_data_config(
 
 def resolve_paths(raw: Any, folder: Path) -> Any:
     """Return a data configuration as YAML holds it, its relative paths starting from ``folder``."""
-    if not isinstance(raw, dict) or "path" not in raw:
+    if not isinstance(raw, dict):
         return raw
-    return {**raw, "path": _from(folder, raw["path"])}
+    found = {"path": _from(folder, raw["path"])} if "path" in raw else {}
+    tokens = raw.get("tokens")
+    if isinstance(tokens, dict) and "file" in tokens:
+        found["tokens"] = {**tokens, "file": _from(folder, tokens["file"])}
+    return {**raw, **found}
 
 
 def _from(folder: Path, value: Any) -> Any:

@@ -13,7 +13,7 @@ from coterie.training.data._assemble import Pool, assemble, merge
 from coterie.training.data._config import TableConfig
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Floats, Ints
 from coterie.training.data._problems import Problems, shown
-from coterie.training.data._questions import ask, split_codes
+from coterie.training.data._questions import ask, split_codes, unlabeled_rows
 from coterie.training.data._tables import Table, concatenate, read_table
 
 
@@ -101,10 +101,14 @@ def load_table(config: TableConfig) -> Dataset:
         problems.check()
     table = concatenate(tables)
     codes = split_codes(table, config.split, problems) if config.split else np.concatenate(from_file)
-    if config.text is not None and config.empty_texts == "drop":
-        codes[_empty(_columns.texts(table.columns[config.text]))] = -1
+    texts = None if config.text is None else _columns.words(table.columns[config.text])
+    if texts is not None and config.empty_texts == "drop":
+        codes[_empty(texts)] = -1
     kept = codes >= 0
-    questions = ask(table, config, targets=layout.targets, kept=kept, problems=problems)
+    words = None
+    if texts is not None and any(isinstance(text, tuple) for text in texts):
+        words = np.array([len(text or ()) for text in texts], dtype=np.int64)
+    questions = ask(table, config, targets=layout.targets, kept=kept, problems=problems, words=words)
     # A row that nobody asks about, because its task is left out, may hold anything.
     asked = np.zeros(len(table), dtype=bool)
     asked[questions.row] = True
@@ -126,6 +130,7 @@ def load_table(config: TableConfig) -> Dataset:
         tokens=config.tokens,
         where=lambda item: table.where(int(rows[first[item]]), at),
         problems=problems,
+        unlabeled=() if texts is None else list(filter(None, texts[unlabeled_rows(table, config.split)])),
     )
 
 
@@ -150,8 +155,10 @@ def _read_inputs(
 ) -> tuple[Pool, str]:
     """Return the inputs of some rows, and the name of the column they stand in."""
     if config.text is not None:
-        found = _columns.texts(table.columns[config.text])[rows]
+        found = _columns.words(table.columns[config.text])[rows]
         column = config.text
+        if _columns.holds_lists(table.columns[column]):
+            _note_words(table, config, rows, found, problems)
         problems.add_each(
             rows[_empty(found)],
             lambda row: (
@@ -159,7 +166,7 @@ def _read_inputs(
                 "or set empty_texts: drop"
             ),
         )
-        return [text or "" for text in found], column
+        return found.tolist(), column
     if len(features) == 1 and _columns.is_list(table.columns[features[0]]):
         return read_vectors(table, features[0], rows, problems), features[0]
     values = np.empty((len(rows), len(features)), dtype=np.float32)
@@ -174,7 +181,35 @@ def _read_inputs(
 
 
 def _empty(texts: _columns.Objects) -> Array:
-    return np.array([text is None or not text.strip() for text in texts], dtype=bool)
+    return np.array([not text or (isinstance(text, str) and not text.strip()) for text in texts], dtype=bool)
+
+
+def _note_words(
+    table: Table, config: TableConfig, rows: Ints, found: _columns.Objects, problems: Problems
+) -> None:
+    """Note what is wrong with lists of words, ``[len(rows)]``."""
+    column, most = config.text or "", config.tokens.max_length
+    if config.tokens.tokenizer != "whitespace":
+        problems.add(
+            f"tokens.tokenizer: is {config.tokens.tokenizer}, but column {column!r} holds lists of words, "
+            "which are not divided any more: leave it out"
+        )
+    wrong = np.array(
+        [any(not isinstance(word, str) or not word.strip() for word in words or ()) for words in found],
+        dtype=bool,
+    )
+    problems.add_each(
+        rows[wrong],
+        lambda row: f"{table.where(row, column)}: has a word that is missing or empty: correct or remove it",
+    )
+    long = np.array([len(words or ()) > most for words in found], dtype=bool)
+    problems.add_each(
+        rows[long],
+        lambda row: (
+            f"{table.where(row, column)}: has more than {most} words: divide the row, or raise "
+            "tokens.max_length"
+        ),
+    )
 
 
 def note_features(

@@ -52,7 +52,7 @@ def infer_kind(columns: Sequence[Doubles | Objects]) -> TaskKind:
     if len(columns) == 1:
         values = columns[0]
         if values.dtype == object:
-            return "classification"
+            return "tagging" if any(isinstance(value, list) for value in values) else "classification"
         distinct = np.unique(values[~missing(values)].astype(np.float64))
         whole = bool(np.all(np.mod(distinct, 1) == 0)) if np.all(np.isfinite(distinct)) else False
         return "classification" if whole and len(distinct) <= _FEW else "regression"
@@ -65,6 +65,14 @@ def infer_kind(columns: Sequence[Doubles | Objects]) -> TaskKind:
     return "multilabel"
 
 
+def flat_tags(values: Doubles | Objects) -> Doubles | Objects:
+    """Return the tags of lists of tags, one after the other, None where missing; other cells as they are."""
+    if values.dtype != object or not any(isinstance(value, list) for value in values):
+        return values
+    tags = [None if tag is None or not str(tag).strip() else str(tag) for value in values for tag in value]
+    return np.fromiter(tags, dtype=object, count=len(tags))
+
+
 class TargetReader:
     """Reads the target cells of every task, noting what is wrong with them.
 
@@ -73,21 +81,30 @@ class TargetReader:
         kinds: Declared kinds by task.
         labels: Declared labels by task.
         shared: Class names seen in any task, where undeclared classes are shared.
+        words: How many words each row's text has, ``[n]``, where texts are lists of words.
     """
 
     def __init__(
-        self, table: Table, kinds: Kinds, labels: Labels, shared: tuple[str, ...] | None, problems: Problems
+        self,
+        table: Table,
+        kinds: Kinds,
+        labels: Labels,
+        shared: tuple[str, ...] | None,
+        problems: Problems,
+        *,
+        words: Ints | None = None,
     ) -> None:
         self._table = table
         self._kinds = kinds
         self._labels = labels
         self._shared = shared
         self._problems = problems
+        self._words = words
 
     def kind(self, cells: Cells, guess: TaskKind) -> TaskKind:
         """Return a task's kind: as declared, as its labels say, or as guessed."""
         named = cells.names is not None or len(self._declared(cells.name) or ()) > 1
-        if len(cells.columns) == 1 and named:
+        if len(cells.columns) == 1 and named and guess != "tagging":
             guess = "classification"
         return self._kinds.get(cells.name) or self._kinds.get(EVERY) or guess
 
@@ -96,12 +113,14 @@ class TargetReader:
         kind = self.kind(cells, guess)
         if kind == "classification":
             labels, target = self._classes(cells)
+        elif kind == "tagging":
+            labels, target = self._tags(cells)
         else:
             labels, target = self._numbers(cells, kind)
         try:
             return TaskSpec(name=cells.name, kind=kind, labels=labels), target
         except ValidationError as error:
-            if kind == "classification" and len(labels) < 2:
+            if kind in ("classification", "tagging") and len(labels) < 2:
                 self._problems.add(
                     f"task {cells.name!r}: all its rows have the same class ({', '.join(labels) or 'none'}): "
                     "declare its labels, or leave the task out"
@@ -141,16 +160,56 @@ class TargetReader:
             cells.rows[absent],
             lambda row: f"{self._table.where(row, column)}: has no label: fill it in, or remove the row",
         )
+        labels, target[:, 0] = self._numbered(cells)
+        return labels, target
+
+    def _tags(self, cells: Cells) -> tuple[tuple[str, ...], Floats]:
+        """Return the tags' names, and the class of each word of each text, ``[q, T]``."""
+        empty = np.full((len(cells.rows), 1), np.nan, dtype=np.float32)
+        column, values = cells.columns[0], cells.values[0]
+        listed = np.array([isinstance(value, list) for value in values], dtype=bool)
+        if self._words is None or len(cells.columns) > 1 or not listed.all():
+            self._problems.add(
+                f"task {cells.name!r}: a tagging has texts that are lists of words, and one target column, "
+                "of a list of tags for each: set text and target to such columns (Parquet or JSON lines)"
+            )
+            return self._declared(cells.name) or ("0", "1"), empty
+        count = np.array([len(tags) for tags in values], dtype=np.int64)
+        wanted = self._words[cells.rows]
+        of = dict(zip(cells.rows.tolist(), zip(count, wanted, strict=True), strict=True))
+        self._problems.add_each(
+            cells.rows[count != wanted],
+            lambda row: (
+                f"{self._table.where(row, column)}: has {of[row][0]} tags for {of[row][1]} words: "
+                "give one for each"
+            ),
+        )
+        flat = Cells(cells.name, np.repeat(cells.rows, count), (column,), (flat_tags(values),))
+        labels, classes = self._numbered(flat)
+        target = np.full((len(count), max(1, int(count.max(initial=1)))), np.nan, dtype=np.float32)
+        target[np.arange(target.shape[1]) < count[:, None]] = classes
+        unknown = np.isnan(target).all(axis=1) & np.array([not any(tags) for tags in values], dtype=bool)
+        self._problems.add_each(
+            cells.rows[unknown],
+            lambda row: f"{self._table.where(row, column)}: has no tag: fill one in, or leave the cell empty",
+        )
+        return labels, target
+
+    def _numbered(self, cells: Cells) -> tuple[tuple[str, ...], Floats]:
+        """Return a column's class names, and each cell's class ``[q]``; NaN where it has none."""
+        values, column = cells.values[0], cells.columns[0]
+        absent = missing(values)
+        target = np.full(len(values), np.nan, dtype=np.float32)
         found = values[~absent]
         distinct, inverse = np.unique(found, return_inverse=True)
-        labels, classes = self._match(cells, distinct, declared)
+        labels, classes = self._match(cells, distinct, self._declared(cells.name))
         for number in np.flatnonzero(classes == _FRACTION):
             wrong = np.flatnonzero(~absent)[inverse == number]
             self._note(cells, column, wrong, values, "is not a class: classes are names or whole numbers")
         for number in np.flatnonzero(classes == _UNKNOWN):
             wrong = np.flatnonzero(~absent)[inverse == number]
             self._note(cells, column, wrong, values, self._advice(distinct[number], labels))
-        target[~absent, 0] = np.where(classes < 0, np.nan, classes)[inverse]
+        target[~absent] = np.where(classes < 0, np.nan, classes)[inverse]
         return labels, target
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -13,21 +13,9 @@ from torch import Tensor, nn
 from coterie.runtime.plan import BlockPlan, StageKind, StagePlan
 from coterie.training.bank import Bank
 from coterie.training.dispatch import State
+from coterie.training.estimator import Draw
 from coterie.training.frozen import FrozenBank
 from coterie.training.moments import Moments
-
-
-@dataclass
-class Draw:
-    """The random gates of one training step.
-
-    Attributes:
-        generator: Where they come from.
-        log_probability: ``[B]``, log-probability of all gates drawn for each question; grows stage by stage.
-    """
-
-    generator: torch.Generator
-    log_probability: Tensor
 
 
 class Stage(nn.Module, ABC):
@@ -36,9 +24,11 @@ class Stage(nn.Module, ABC):
     Attributes:
         name: Unique within the model.
         tasks: Number of tasks, N.
+        one_process: Why the stage cannot be trained by several processes; empty when it can.
     """
 
     kind: ClassVar[StageKind]
+    one_process: str = ""
 
     def __init__(self, name: str, tasks: int) -> None:
         super().__init__()
@@ -60,6 +50,9 @@ class Stage(nn.Module, ABC):
     def begin_epoch(self, epoch: int, moments: Moments) -> None:
         """Do what is due before the batches of ``epoch``, counted from 0."""
 
+    def settle(self, epoch: int, moments: Moments, dev_losses: Callable[[], Tensor]) -> None:
+        """Decide what ``epoch`` needs decided on dev; ``dev_losses`` scores the model as it is, ``[N]``."""
+
     def after_step(self, epoch: int, step: int, moments: Moments) -> None:
         """Do what is due after an update of the weights."""
 
@@ -70,6 +63,10 @@ class Stage(nn.Module, ABC):
     def gate_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that learn at the gates' rate."""
         return []
+
+    def rates(self) -> dict[int, float]:
+        """Return the factors of learning rates that parameters ask for, by their ids."""
+        return {}
 
     def report(self) -> dict[str, float]:
         """Return scalars worth a line in the history."""
@@ -86,6 +83,10 @@ class BankStage(Stage):
     def __init__(self, name: str, tasks: int, bank: Bank) -> None:
         super().__init__(name, tasks)
         self.bank = bank
+
+    def rates(self) -> dict[int, float]:
+        """Return the factors of learning rates that the architecture asks for, by the parameters' ids."""
+        return self.bank.rates()
 
     def frozen_bank(self) -> FrozenBank:
         """Return the used blocks' tensors, in the plan's order."""

@@ -1,24 +1,38 @@
-"""Gated experts: Task Multi-Clustering (Yan et al. 2019)."""
+"""Gated experts: Task Multi-Clustering (Yan et al. 2019), and the mixtures of experts it stands among."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
-from coterie.training.dispatch import State, distinct_pairs
+from coterie.training.dispatch import Pairs, State, distinct_pairs, distinct_questions
+from coterie.training.estimator import Draw
 from coterie.training.moments import Moments
-from coterie.training.stages._base import BankStage, Draw, Stage, plan_of
+from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
+from coterie.training.stages.gates import (
+    AtFreeze,
+    BernoulliGate,
+    DSelectGate,
+    Gate,
+    MixtureInit,
+    RoutingGate,
+    SoftmaxGate,
+    TopKGate,
+    UngatedMixture,
+)
 
-MixtureInit = Literal["gaussian", "ones", "mean"]
+GateKind = Literal["learned", "all", "one", "topk", "dselect_k", "softmax"]
+
+_SPARED = 0.25
+"""Share of the experts' work that must need no gradient for it to be done apart."""
 
 
 class GatedConfig(BlockStageConfig):
@@ -26,73 +40,114 @@ class GatedConfig(BlockStageConfig):
 
     kind: Literal["gated"] = "gated"
     experts: Count
-    """Number of experts, M."""
+    """Number of experts that all tasks may use, M."""
+    own: NonNegativeInt = 0
+    """Further experts of each task's own, beside the shared ones (as in PLE)."""
+    gates: GateKind = "learned"
+    """How a task chooses: ``learned`` (Bernoulli gates), ``all``, ``one`` (routing network), ``topk`` (noisy
+    top-k), ``dselect_k``, ``softmax`` (MMoE with gates of the task alone)."""
+    k: Count | None = None
+    """Experts of a task, for ``topk`` and ``dselect_k``; 2 when not given."""
     density_penalty: NotNegative = 0.01
-    """lambda: the price of one more expert for a task, in units of loss."""
+    """lambda: the price of one more expert for a task, in units of loss; of entropy for ``dselect_k``."""
     density_warmup: Epochs = 0
     """Epochs over which the price rises from nothing to lambda: experts specialise before gates close."""
     probability: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """p_i(t) at the start; 0.5 is a logit of 0, as in the paper."""
     mixture: MixtureInit = "gaussian"
     """w(t) at the start: standard Gaussian, as in the paper; 1 for all; or the mean of the experts drawn."""
-    gates: Literal["learned", "all"] = "learned"
-    """``all`` takes every expert always: the ungated mixture of section 4.1."""
+    at_freeze: AtFreeze = "own_k"
+    """Which experts learned gates keep: the k(t) likeliest (equation 4), as many for every task, those more
+    likely than not, some drawn by chance, or all."""
+
+    def mistakes(self, site: Site) -> list[str]:
+        """Return what is wrong whatever the states' shape."""
+        found = super().mistakes(site)
+        if self.k is not None and self.gates not in ("topk", "dselect_k"):
+            found.append(f"k: is for the gates topk and dselect_k, not for {self.gates!r}: leave it out")
+        if self.k is not None and self.k > self.experts + self.own:
+            found.append(f"k: {self.k} of {self.experts + self.own} experts cannot be chosen: use fewer")
+        return found
 
     def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
         """Make the stage."""
+        tasks = len(site.tasks)
         return GatedStage(
             site.name,
-            len(site.tasks),
-            Bank(make, self.experts),
+            tasks,
+            Bank(make, self.experts + self.own * tasks),
+            self._gate(tasks, self.experts + self.own, site.seed),
+            own=self.own,
             density_penalty=self.density_penalty,
             density_warmup=self.density_warmup,
-            probability=self.probability,
-            mixture=self.mixture,
-            gated=self.gates == "learned",
         )
+
+    def _gate(self, tasks: int, experts: int, seed: int) -> Gate:
+        k = min(experts, self.k or 2)
+        match self.gates:
+            case "all":
+                return UngatedMixture(tasks, experts, mixture=self.mixture)
+            case "softmax":
+                return SoftmaxGate(tasks, experts)
+            case "one":
+                return RoutingGate(tasks, experts)
+            case "topk":
+                return TopKGate(tasks, experts, k)
+            case "dselect_k":
+                return DSelectGate(tasks, experts, k)
+            case "learned":
+                return BernoulliGate(
+                    tasks,
+                    experts,
+                    probability=self.probability,
+                    mixture=self.mixture,
+                    at_freeze=self.at_freeze,
+                    seed=seed,
+                )
 
 
 class GatedStage(BankStage):
-    """A mixture of experts of which each task uses a learned subset.
+    """A mixture of experts of which each task uses a subset that its gate chooses.
 
-    z(t, x) = sum_i b_i(t) w_i(t) f_i(x) (equation 1) with b_i(t) ~ Bernoulli(p_i(t)), drawn for each question
-    while training. Otherwise b(t) is the k(t) = round(sum_i p_i(t)) most likely experts (equation 4), at
-    least one. Logits start at 0, w at a standard Gaussian (section 4). Only the experts chosen for a state
-    are run.
+    z(t, x) = sum_i b_i(t) w_i(t) f_i(x) (equation 1). Only the experts chosen for a state are run, and each
+    once, however many questions need it.
 
     Attributes:
-        density_penalty: lambda, multiplies the mean over tasks of k(t) in the loss.
+        gate: What chooses, and weighs, among a task's M experts: the shared ones, then its own.
+        density_penalty: lambda, multiplies the gate's penalty: for learned gates the mean over tasks of k(t).
         density_warmup: Epochs over which that price rises from 0.
-        gated: False takes all experts always: the ungated mixture of section 4.1.
+        cut: Takes away what a budget cannot afford from the experts chosen, bool ``[N, M]``.
     """
 
     kind = "gated"
+    block: Tensor
 
     def __init__(
         self,
         name: str,
         tasks: int,
         bank: Bank,
+        gate: Gate,
         *,
+        own: int = 0,
         density_penalty: float = 0.0,
         density_warmup: int = 0,
-        probability: float = 0.5,
-        mixture: MixtureInit = "gaussian",
-        gated: bool = True,
     ) -> None:
         super().__init__(name, tasks, bank)
+        self.gate = gate
         self.density_penalty = density_penalty
         self.density_warmup = density_warmup
-        self.gated = gated
-        shape = (tasks, bank.blocks)
-        logit = math.log(probability / (1 - probability))
-        self.logits = nn.Parameter(torch.full(shape, logit), requires_grad=gated)
-        drawn = bank.blocks * (probability if gated else 1.0)
-        uniform = 1.0 if mixture == "ones" else 1.0 / drawn
-        self.mixture = nn.Parameter(
-            torch.randn(shape) if mixture == "gaussian" else torch.full(shape, uniform)
-        )
+        self.cut: Callable[[], Tensor] | None = None
+        shared = bank.blocks - own * tasks
+        mine = shared + torch.arange(own * tasks).reshape(tasks, own)
+        block = torch.cat([torch.arange(shared).expand(tasks, -1), mine], dim=1)
+        self.register_buffer("block", block, persistent=False)
         self._price = 0.0 if density_warmup else density_penalty
+
+    @property
+    def draws(self) -> int:
+        """Number of gates that are drawn for a question while training."""
+        return self.block.shape[1] if self.gate.drawn else 0
 
     def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: ARG002
         """Raise the price of an expert, up to lambda after ``density_warmup`` epochs."""
@@ -100,60 +155,101 @@ class GatedStage(BankStage):
         self._price = share * self.density_penalty
 
     def probabilities(self) -> Tensor:
-        """Return p, ``[N, M]``."""
-        return torch.sigmoid(self.logits) if self.gated else torch.ones_like(self.logits)
+        """Return how likely each task uses each of its experts, ``[N, M]``."""
+        return self.gate.probabilities()
 
     def density(self) -> Tensor:
-        """Return k(t) = sum_i p_i(t), ``[N]``."""
-        return self.probabilities().sum(dim=1)
+        """Return the expected number of experts of each task while training, ``[N]``."""
+        return self.gate.density()
 
     def selection(self) -> Tensor:
-        """Return the experts chosen by equation 4, ``[N, M]`` bool."""
-        probabilities = self.probabilities().detach()
-        density = self.density().detach().round().clamp(min=1).to(torch.int64)
-        # A stable sort, so that equally likely experts are taken in the same order everywhere.
-        order = torch.sort(probabilities, dim=1, descending=True, stable=True).indices
-        rank = torch.empty_like(order)
-        rank.scatter_(1, order, torch.arange(self.bank.blocks).expand_as(order))
-        return rank < density.unsqueeze(1)
+        """Return the experts that each task keeps, ``[N, M]`` bool."""
+        return self.gate.selection() if self.cut is None else self.cut()
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
-        """Mix each question's experts, ``[S, ...] -> [B, ...]``."""
-        if draw is None or not self.gated:
-            chosen = self.selection()[task]
+        """Mix each question's experts, ``[S, ...] -> [B', ...]``, once for equal questions."""
+        if draw is None:
+            selection = self.selection()
+            chosen, weight = selection[task], self.gate.weights(selection)[task]
         else:
-            probabilities = self.probabilities()[task]
-            chosen = torch.bernoulli(probabilities.detach(), generator=draw.generator).bool()
-            likelihood = torch.where(chosen, probabilities, 1 - probabilities)
-            draw.log_probability = draw.log_probability + likelihood.clamp(min=1e-12).log().sum(dim=1)
-        question, expert = chosen.nonzero(as_tuple=True)
-        pairs = distinct_pairs(expert, state.position[question], len(state.values))
-        features = self.bank.run(state.values[pairs.state], pairs.block)
-        weight = self.mixture[task[question], expert].reshape(-1, *[1] * (features.dim() - 1))
-        mixed = features.new_zeros((len(task), *features.shape[1:]))
-        mixed = mixed.index_add(0, question, features[pairs.index] * weight)
-        return State(mixed, torch.arange(len(task)))
+            chosen, weight = self.gate(task, draw)
+        position, learning, answer = state.position, len(task), None
+        if draw is not None and draw.samples > 1:
+            learning = draw.questions
+            if self.gate.drawn:
+                # Sets of gates that agree here are one question; a gate that draws nothing may add noise.
+                first, answer = distinct_questions(position * self.tasks + task, chosen)
+                chosen, weight, position, task = chosen[first], weight[first], position[first], task[first]
+                learning = int((first < learning).sum())
+        question, slot = chosen.nonzero(as_tuple=True)
+        pairs = distinct_pairs(self.block[task[question], slot], position[question], len(state.values))
+        # Questions that learn come first, and so do their needs.
+        taught = int((question < learning).sum())
+        features = self._features(state.values, pairs, pairs.index[:taught])
+        share = weight[question, slot]
+        mixed = features.new_zeros((learning, *features.shape[1:])).index_add(
+            0,
+            question[:taught],
+            features[pairs.index[:taught]] * share[:taught].reshape(-1, *[1] * (features.dim() - 1)),
+        )
+        if learning < len(task):
+            mixing = torch.stack([question[taught:] - learning, pairs.index[taught:]])
+            size = (len(task) - learning, len(features))
+            mixed = torch.cat([mixed, _mix(mixing, share[taught:], size, features)])
+        return State(mixed, torch.arange(len(task), device=task.device) if answer is None else answer)
+
+    def _features(self, values: Tensor, pairs: Pairs, needed: Tensor) -> Tensor:
+        """Run experts ``[P]``, with gradients for the pairs that are ``needed`` by what learns."""
+        wanted = torch.zeros_like(pairs.block, dtype=torch.bool)
+        wanted[needed] = True
+        spared = len(wanted) - int(wanted.sum())
+        if not torch.is_grad_enabled() or spared <= _SPARED * len(wanted):
+            return self.bank.run(values[pairs.state], pairs.block)
+        rest = (~wanted).nonzero().flatten()
+        wanted = wanted.nonzero().flatten()
+        taught = self.bank.run(values[pairs.state[wanted]], pairs.block[wanted])
+        with torch.no_grad():
+            asked = self.bank.run(values[pairs.state[rest]], pairs.block[rest])
+        return torch.cat([taught, asked])[torch.cat([wanted, rest]).argsort()]
 
     def penalty(self) -> Tensor:
-        """Return lambda times the mean over tasks of k(t)."""
-        if not self.gated or self._price == 0:
-            return torch.zeros(())
-        return self._price * self.density().mean()
+        """Return lambda times the gate's penalty."""
+        if self._price == 0:
+            return torch.zeros((), device=self.block.device)
+        return self._price * self.gate.penalty()
 
     def gate_parameters(self) -> list[nn.Parameter]:
-        """Return the gate logits."""
-        return [self.logits] if self.gated else []
+        """Return what learns at the gates' rate."""
+        return self.gate.gate_parameters()
 
     def plan(self) -> StagePlan:
-        """Return the plan of equation 4, with p(t)."""
-        chosen = self.selection()
-        uses = [row.nonzero().flatten().tolist() for row in chosen]
-        weights = [self.mixture[task, used].tolist() for task, used in enumerate(uses)]
-        return plan_of(self, uses, weights, probabilities=self.probabilities().detach())
+        """Return the plan: each task's experts, with p(t)."""
+        selection = self.selection()
+        slots = [row.nonzero().flatten().tolist() for row in selection]
+        mixing = self.gate.weights(selection).detach()
+        probabilities = mixing.new_zeros((self.tasks, self.bank.blocks))
+        probabilities.scatter_(1, self.block, self.probabilities().detach())
+        return plan_of(
+            self,
+            [self.block[task, used].tolist() for task, used in enumerate(slots)],
+            [mixing[task, used].tolist() for task, used in enumerate(slots)],
+            probabilities=probabilities,
+        )
 
     def report(self) -> dict[str, float]:
-        """Return the mean density, and the mean number of experts kept by equation 4."""
+        """Return the mean density, and the mean number of experts kept."""
         return {
             "density": float(self.density().detach().mean()),
             "experts": float(self.selection().sum(dim=1).float().mean()),
         }
+
+
+@torch.no_grad()
+def _mix(mixing: Tensor, weights: Tensor, size: tuple[int, int], features: Tensor) -> Tensor:
+    """Multiply features ``[P, ...]`` by a sparse matrix ``size`` of weights at ``mixing [2, E]``.
+
+    There are many questions of one input here: features as often as they are needed would fill the memory.
+    """
+    matrix = torch.sparse_coo_tensor(mixing, weights, size, check_invariants=False)
+    mixed: Tensor = torch.sparse.mm(matrix, features.flatten(1))
+    return mixed.reshape(size[0], *features.shape[1:])

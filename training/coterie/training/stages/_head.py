@@ -13,8 +13,9 @@ from coterie.runtime.plan import BlockPlan, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import LinearHead
 from coterie.training.dispatch import State
+from coterie.training.estimator import Draw
 from coterie.training.frozen import FrozenBank
-from coterie.training.stages._base import Draw, Stage
+from coterie.training.stages._base import Stage
 from coterie.training.stages._config import NotNegative, Positive
 
 
@@ -34,6 +35,7 @@ class HeadConfig(BaseModel):
 class HeadStage(Stage):
     """One affine map a task, ``[S, D] -> [B, C]``; heads of one width are one stacked parameter.
 
+    Of sequences ``[S, L, D]`` each position is answered, ``[B, L, C]``; what padding answers means nothing.
     A regression's numbers are learned standardised; its targets' mean and deviation are part of the head.
 
     Attributes:
@@ -76,18 +78,21 @@ class HeadStage(Stage):
         self.register_buffer("scale", torch.ones(len(tasks), self.width))
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
-        """Return scores ``[B, C]``, one state a question; columns past a task's own width are 0."""
-        values = state.values[state.position].unsqueeze(1)
-        scores = values.new_zeros((len(task), self.width))
+        """Return scores ``[B, (L,) C]``, one state a question; columns past a task's own width are 0."""
+        values = state.values[state.position]
+        sequences = values if values.dim() == 3 else values.unsqueeze(1)
+        scores = values.new_zeros((*sequences.shape[:2], self.width))
         for number, width in enumerate(self.group_widths):
             question = (self.group[task] == number).nonzero().flatten()
             if len(question) == 0:
                 continue
             member = self.member[task[question]]
-            answer = torch.bmm(values[question], self.weights[number][member]).squeeze(1)
-            answer = answer + self.biases[number][member]
+            answer = torch.bmm(sequences[question], self.weights[number][member])
+            answer = answer + self.biases[number][member].unsqueeze(1)
             scores = scores.index_copy(0, question, nn.functional.pad(answer, (0, self.width - width)))
-        return State(scores * self.scale[task] + self.shift[task], torch.arange(len(task)))
+        scores = scores * self.scale[task].unsqueeze(1) + self.shift[task].unsqueeze(1)
+        scores = scores if values.dim() == 3 else scores.squeeze(1)
+        return State(scores, torch.arange(len(task), device=task.device))
 
     def plan(self) -> StagePlan:
         """Return the plan: head t for task t."""

@@ -12,7 +12,8 @@ from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
 from coterie.training.dispatch import State, distinct_pairs
-from coterie.training.stages._base import BankStage, Draw, Stage, plan_of
+from coterie.training.estimator import Draw
+from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Site
 
 
@@ -46,7 +47,7 @@ class HardStage(BankStage):
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Run the block on the states ``[S, ...]``; questions go on reading where they did."""
-        block = torch.zeros(len(state.values), dtype=torch.int64)
+        block = state.position.new_zeros(len(state.values))
         return State(self.bank.run(state.values, block), state.position)
 
     def plan(self) -> StagePlan:

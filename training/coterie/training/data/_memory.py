@@ -1,0 +1,131 @@
+"""Data that a program has in memory already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from coterie.training._load_config import load_config
+from coterie.training.data._assemble import Pool, assemble, merge
+from coterie.training.data._config import MemoryConfig
+from coterie.training.data._dataset import Array, Dataset
+from coterie.training.data._problems import Problems
+from coterie.training.data._questions import ask, split_codes
+from coterie.training.data._table import read_weights
+from coterie.training.data._tables import Table
+
+_WHERE = "arrays"
+
+
+def dataset_of(
+    inputs: npt.ArrayLike | Sequence[str],
+    target: npt.ArrayLike,
+    task: npt.ArrayLike | None = None,
+    *,
+    weight: npt.ArrayLike | None = None,
+    split: npt.ArrayLike | None = None,
+    names: Sequence[str] | None = None,
+    **options: Any,
+) -> Dataset:
+    """Make a data set of arrays.
+
+    Args:
+        inputs: Features ``[n, D]``, images ``[n, H, W]`` or ``[n, H, W, C]`` of uint8, or n texts. Equal rows
+            are stored once.
+        target: Answers ``[n]``, numbers or names of classes. ``[n, T]`` are T columns: T tasks where there is
+            no ``task``, else the T numbers or labels of each task. NaN and None are missing.
+        task: The task of each row by name or number, ``[n]``.
+        weight: Of each row, ``[n]``.
+        split: ``train``, ``dev`` or ``test`` for each row, ``[n]``; without it ``dev_share`` and
+            ``test_share`` of the inputs are cut off.
+        names: Names of the target's columns.
+        options: Those of a data configuration (docs/data.md), such as ``task_kind``, ``labels``,
+            ``dev_share``, ``test_share``, ``seed`` and ``tokens``.
+
+    Raises:
+        ConfigError: If an option is wrong.
+        DataError: If anything in the arrays is wrong; every mistake is listed.
+    """
+    problems = Problems()
+    pool = _pool(inputs, problems)
+    problems.check()
+    answers = np.asarray(target)
+    count = 1 if answers.ndim < 2 else answers.shape[1]
+    if names is None:
+        names = ["target"] if answers.ndim < 2 else [f"target[{index}]" for index in range(count)]
+    given = {"task": task, "weight": weight, "split.column": split}
+    source: dict[str, Any] = {name: name for name, values in given.items() if values is not None}
+    if source.pop("split.column", None):
+        source["split"] = {"column": "split.column"}
+    config = load_config(MemoryConfig, source=options | source | {"target": list(names)})
+    columns = {
+        name: _column(name, np.asarray(values), len(pool), problems)
+        for name, values in given.items()
+        if values is not None
+    }
+    if answers.ndim > 2 or len(config.target) != count:
+        problems.add(
+            f"target: has shape {list(answers.shape)} for {len(config.target)} names: give [n], or [n, T] "
+            "and T names"
+        )
+        problems.check()
+    for name, cells in zip(config.target, answers.reshape(len(answers), count).T, strict=True):
+        columns[name] = _column(name, cells, len(pool), problems)
+    problems.check()
+    rows = np.arange(len(pool), dtype=np.int64)
+    table = Table(columns, (_WHERE,), np.zeros(len(pool), dtype=np.int64), rows + 1, "row", "array")
+    codes = np.zeros_like(rows) if config.split is None else split_codes(table, config.split, problems)
+    questions = ask(table, config, targets=config.target, kept=codes >= 0, problems=problems)
+    weights = read_weights(table, config.weight, codes >= 0, problems)
+    problems.check()
+    first, place = merge(pool)
+    distinct: Pool = pool[first] if isinstance(pool, np.ndarray) else [pool[row] for row in first]
+    return assemble(
+        distinct,
+        questions,
+        config,
+        inputs=place[questions.row],
+        code=codes[questions.row],
+        weight=None if weights is None else weights[questions.row],
+        tokens=config.tokens,
+        where=lambda item: table.where(int(first[item]), "inputs"),
+        problems=problems,
+    )
+
+
+def _pool(inputs: npt.ArrayLike | Sequence[str], problems: Problems) -> Array | list[str]:
+    array = np.asarray(inputs)
+    if array.ndim == 1 and all(isinstance(item, str) and item.strip() for item in array):
+        return [str(item) for item in array]
+    if array.dtype == np.uint8 and array.ndim in (3, 4):
+        return array[..., None] if array.ndim == 3 else array
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        problems.add(
+            f"inputs: are {array.dtype.name} {list(array.shape)}: give numbers [n, D], images [n, H, W, C] "
+            "of uint8, or a list of texts, none of them empty"
+        )
+        return []
+    with np.errstate(over="ignore"):
+        # Adding 0 turns -0.0 into 0.0: equal rows are then equal byte by byte.
+        pool: Array = array.astype(np.float32) + np.float32(0)
+    problems.add_each(
+        np.flatnonzero(~np.isfinite(pool).all(axis=1)),
+        lambda row: f"{_WHERE}, row {row + 1}: has a feature that is no finite number of float32: correct it",
+    )
+    return pool
+
+
+def _column(name: str, values: Array, count: int, problems: Problems) -> pa.ChunkedArray:
+    if values.shape != (count,):
+        problems.add(f"{name}: has shape {list(values.shape)} for {count} inputs: give one for each")
+        return pa.chunked_array([pa.nulls(count)])
+    try:
+        return pa.chunked_array([pa.array(values.tolist(), from_pandas=True)])
+    except (pa.ArrowException, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        problems.add(f"{name}: cannot be read ({reason}): give numbers, or strings")
+        return pa.chunked_array([pa.nulls(count)])

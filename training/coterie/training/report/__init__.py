@@ -1,0 +1,12 @@
+"""What a modeller looks at after a training: pictures in ``plots/``, and all of it on one page.
+
+Everything is drawn from the run folder's files alone, so that it can be drawn again at any time:
+
+    write_report(Path("runs/digits"), baseline=Path("runs/digits-single"))
+"""
+
+from coterie.training.report._facts import read_metrics
+from coterie.training.report._matrices import task_correlation
+from coterie.training.report._page import html_environment, stage_row, write_report
+
+__all__ = ["html_environment", "read_metrics", "stage_row", "task_correlation", "write_report"]

@@ -1,0 +1,10 @@
+"""The files of a run folder."""
+
+CONFIG = "config.yaml"
+DATA = "data.json"
+TOKENIZER = "tokenizer.json"
+PLAN = "plan.json"
+SAMPLES = "samples.safetensors"
+METRICS = "metrics.json"
+PLOTS = "plots"
+REPORT = "report.html"
