@@ -10,15 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.common import write_result
+from benchmarks.common import side_by_side, write_result
 from coterie.training import Run, load_run, load_run_config, train
+from coterie.training.batches import Batch
+from coterie.training.estimator import BaselineTracker
+from coterie.training.losses import QuestionLoss
+from coterie.training.objective import Objective
 
 SYSTEMS = ("cifar-trunk", "cifar-independent", "ungated", "routing", "multi-clustering")
 DATA = Path("examples/cifar100/data.yaml")
@@ -41,27 +47,56 @@ def trained(name: str, arguments: argparse.Namespace) -> Run:
 def row(run: Run) -> dict[str, Any]:
     """Return what the table says of a run."""
     history = [json.loads(line) for line in (run.folder / "history.jsonl").read_text("utf-8").splitlines()]
-    stage = run.model.plan().stages[-2]
-    # The fastest epoch: the others shared their core with something else.
-    seconds = min(epoch["seconds"] for epoch in history)
-    steps = -(-12_500 // run.config.trainer.batch_size)
+    plan = run.model.plan()
+    stage = plan.stages[-2]
+    used = [sum(each.blocks[i].parameters for each in plan.stages for i in each.uses[t]) for t in range(20)]
     return {
         "test": round(100 * run.mean_metric("test"), 2),
         "dev": round(100 * run.mean_metric("dev"), 2),
         "blocks": stage.trained_blocks,
-        "experts_used": float(stage.density().mean()),
+        "blocks_kept": len(stage.blocks),
+        "blocks_a_task": float(stage.density().mean()),
         "parameters": sum(each.numel() for each in run.model.parameters()),
-        "parameters_a_task": sum(
-            sum(each.blocks[index].parameters for index in used)
-            for each in run.model.plan().stages
-            for used in each.uses
-        )
-        // len(run.data.tasks),
+        "parameters_a_task": sum(used) // len(used),
         "epochs": len(history),
         "precision": run.config.trainer.precision,
-        "ms_a_step": round(1e3 * seconds / steps, 1),
         "minutes": round(sum(epoch["seconds"] for epoch in history) / 60, 1),
     }
+
+
+def step(run: Run) -> Callable[[], None]:
+    """Return a training step of a finished model: forward, backward, update, with its gates as they are."""
+    model, settings, tasks = run.model.train(), run.config.trainer, len(run.data.tasks)
+    model.compute_in(settings.precision)
+    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=1e-9)
+    loss = QuestionLoss(run.data.tasks, model.head.scale)
+    objective = Objective(
+        model,
+        loss,
+        torch.Generator().manual_seed(0),
+        BaselineTracker(tasks),
+        estimator=settings.gate_estimator,
+        samples=settings.gate_samples,
+    )
+    rows = settings.batch_size
+    batch = Batch(
+        inputs=torch.randint(256, (rows, *run.data.input.shape[1:]), dtype=torch.uint8),
+        row=torch.arange(rows),
+        task=torch.randint(tasks, (rows,)),
+        target=torch.randint(5, (rows, 1)).float(),
+        weight=torch.ones(rows),
+        question=np.arange(rows),
+        place=torch.arange(rows),
+        whole=rows,
+    )
+
+    def once() -> None:
+        outcome = objective(batch)
+        optimizer.zero_grad()
+        (outcome.loss() + outcome.extra).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return once
 
 
 def main() -> None:
@@ -74,8 +109,12 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    console = Console()
-    rows = {name: row(trained(name, arguments)) for name in arguments.systems}
+    console = Console(width=150)
+    runs = {name: trained(name, arguments) for name in arguments.systems}
+    rows = {name: row(run) for name, run in runs.items()}
+    torch.manual_seed(0)
+    for name, seconds in side_by_side({name: step(run) for name, run in runs.items()}, rounds=5).items():
+        rows[name]["ms_a_step"] = round(1e3 * seconds, 1)
     table = Table("system", *next(iter(rows.values())), box=None)
     for name, values in rows.items():
         table.add_row(name, *map(str, values.values()))

@@ -4,7 +4,7 @@ python -m benchmarks.training.gum --data.path gum.parquet
 
 Every system is a preset, trained by the command line; a run that is there is not made again, and one that was
 interrupted goes on. Weights are chosen on dev; test and the other genres (ood) are read once. Each run is
-exported, and ours is served and asked by Triton's own client. docs/data.md says where the data is from.
+exported, and the first is served and asked by Triton's own client. docs/data.md says where the data is from.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from coterie.runtime.serving import running_server
 from coterie.training import Run, load_run
 
 SYSTEMS = (
+    "tagging",
     "tagging-hard",
     "tagging-low-supervision",
-    "tagging",
     "tagging-cross-stitch",
     "tagging-sluice",
     "tagging-single",
@@ -87,21 +87,20 @@ def main() -> None:
     parser.add_argument("--data.path", dest="data", type=Path, required=True, help="gum.parquet")
     parser.add_argument("--out", type=Path, default=Path("runs/gum"), help="where the runs and bundles go")
     parser.add_argument("--epochs", type=int, help="rather than the presets' own number")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="rather than all")
     options = parser.parse_args()
     rows, tasks = {}, []
-    for system in SYSTEMS:
+    for system in options.systems:
         run = trained(system, options)
         tasks = [task.name for task in run.data.tasks]
         rows[system] = row(run, options.out / f"{system}-bundle")
-    columns = [*tasks, "mean"]
-    table = Table(
-        "system", *(f"test {name}" for name in columns), *(f"ood {name}" for name in columns), box=None
-    )
-    for system, found in rows.items():
-        table.add_row(system, *(f"{found[split][name]:.2f}" for split in ("test", "ood") for name in columns))
     console = Console()
-    console.print(table)
-    tags = ask(options.out / "tagging-bundle", tasks)
+    for split in ("dev", "test", "ood"):
+        table = Table(split, *tasks, "mean", box=None)
+        for system, found in rows.items():
+            table.add_row(system, *(f"{value:.2f}" for value in found[split].values()))
+        console.print(table)
+    tags = ask(options.out / f"{options.systems[0]}-bundle", tasks)
     console.print(f"{SENTENCE}\n" + "\n".join(f"  {task}: {each}" for task, each in tags.items()))
     path = write_result(
         "gum",

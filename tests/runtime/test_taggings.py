@@ -15,14 +15,14 @@ from coterie.runtime._inputs import as_inputs
 from coterie.runtime.manifest import Manifest, TensorSpec, WordSpec
 from coterie.runtime.text import TextEncoder
 
-VOCABULARY = {"[PAD]": 0, "[UNK]": 1, "the": 2, "cat": 3, "café": 4}
+VOCABULARY = {"[pad]": 0, "[unk]": 1, "the": 2, "cat": 3, "café": 4}
 POS = TaskSpec(name="pos", kind="tagging", labels=("D", "N", "V"))
 CASE = TaskSpec(name="case", kind="tagging", labels=("no", "yes"))
 
 
 @pytest.fixture
 def encoder() -> TextEncoder:
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[unk]"))  # noqa: S106
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     words = WordSpec(length=3, characters="Tacehté")
     spec = TextSpec(tokenizer="tokenizer.json", max_length=4, words=words)

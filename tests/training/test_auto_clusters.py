@@ -19,6 +19,7 @@ from coterie.training.ranks import Ranks
 from coterie.training.stages import ClusterStage
 from coterie.training.trainer import Trainer
 
+RANKS = Ranks(torch.device("cpu"), rank=0, world=2)
 DATA = {"train_rows": 120, "dev_rows": 40, "tasks": 8, "clusters": [3], "seed": 1}
 AUTO = {"kind": "cluster", "name": "layer", "clusters": "auto", "warmup": 2, "block": LINEAR}
 
@@ -101,7 +102,7 @@ def test_several_processes_are_refused_where_each_would_see_a_part(tmp_path: Pat
     data = load_data(config.data)
     model = model_of([{**AUTO, "by": "function"}], data.tasks)
     with pytest.raises(ConfigError, match="stage 'layer' compares tasks by their function"):
-        Trainer(config, data, model, tmp_path, Watcher(), Ranks(torch.device("cpu"), rank=0, world=2))
+        Trainer(config, data, model, tmp_path, Watcher(), ranks=RANKS)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import torch
 from tests.training.making import LINEAR, count_rows, model_of, questions, tasks
 
 from coterie.runtime.errors import ConfigError
-from coterie.training import MultiTaskModel
+from coterie.training import MultiTaskModel, TrainerConfig
+from coterie.training._load_config import load_config
 from coterie.training.dispatch import distinct_questions
 from coterie.training.estimator import Draw, LeaveOneOutDraw, LocalDraw, ScoreDraw
+from coterie.training.objective import cheapest
 from coterie.training.stages.gates import (
     BernoulliGate,
     DSelectGate,
@@ -245,3 +247,37 @@ def test_gates_say_whether_a_budget_may_cut_them() -> None:
     assert all(gate.separable for gate in gates)
     assert not UngatedMixture(2, 3).separable
     assert not SoftmaxGate(2, 3).separable
+
+
+# ---- which estimator, when none is named
+
+
+@pytest.mark.parametrize(
+    ("logit", "samples", "asked", "wanted"),
+    [
+        (0.0, 2, 1, "local"),
+        (-2.0, 2, 1, "disarm"),
+        (-2.0, 4, 1, "leave_one_out"),
+        (-4.0, 1, 1, "baseline"),
+        (-2.0, 2, 20, "local"),  # Somebody asks for every expert anyway.
+    ],
+)
+def test_gates_are_flipped_where_all_experts_run_anyway(
+    logit: float, samples: int, asked: float, wanted: str
+) -> None:
+    model = made("learned")
+    with torch.no_grad():
+        model.gated_stages()[0].gate.logits.fill_(logit)
+    assert cheapest(model, samples, asked) == wanted
+
+
+def test_gates_are_not_flipped_where_more_than_heads_would_run_again() -> None:
+    gated = {"kind": "gated", "experts": 2, "block": LINEAR}
+    for stages in ([gated, gated], [gated, {"kind": "hard", "block": LINEAR}], [gated | {"experts": 30}]):
+        assert cheapest(model_of(stages, tasks(2)), 2, 50) == "disarm"
+
+
+@pytest.mark.parametrize("options", [{"gate_estimator": "disarm", "gate_samples": 3}, {"gate_samples": 9}])
+def test_sets_of_gates_that_an_estimator_cannot_use_are_a_mistake(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="gate_samples"):
+        load_config(TrainerConfig, source=options)

@@ -172,7 +172,7 @@ def test_a_run_folder_holds_what_it_promises(whole: Run) -> None:
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "best.safetensors", "checkpoints", "config.yaml", "data.json", "history.jsonl", "metrics.json",
-        "plan.json", "plots", "samples.safetensors", "tensorboard",
+        "plan.json", "plots", "report.html", "samples.safetensors", "tensorboard",
     }  # fmt: skip
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [
         "epoch-00005",

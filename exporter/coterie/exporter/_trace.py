@@ -242,7 +242,8 @@ def _count_axes_from_the_front(graph: ir.Graph) -> None:
         tensor = ir.tensor(numbers % rank, name=f"{axes.name}_of_{rank}")
         known = graph.initializers.get(str(tensor.name))
         if known is None:
-            known = ir.Value(name=tensor.name, shape=ir.Shape(numbers.shape), type=axes.type, const_value=tensor)
+            shape = ir.Shape(numbers.shape)
+            known = ir.Value(name=tensor.name, shape=shape, type=axes.type, const_value=tensor)
             graph.register_initializer(known)
         node.replace_input_with(1, known)
 

@@ -17,7 +17,17 @@ _PART_OF = {
         "uvloop",
         "httptools",
     ),
-    "train": ("torch", "sklearn", "scipy", "pyarrow", "yaml", "safetensors", "tensorboard", "matplotlib", "jinja2"),
+    "train": (
+        "torch",
+        "sklearn",
+        "scipy",
+        "pyarrow",
+        "yaml",
+        "safetensors",
+        "tensorboard",
+        "matplotlib",
+        "jinja2",
+    ),
     "export": ("onnx", "onnx_ir", "onnxscript"),
 }
 

@@ -20,7 +20,7 @@ EXAMPLES = (
 )
 
 
-def train(
+def train(  # noqa: PLR0917 - typer passes them by name
     ctx: typer.Context,
     config: Annotated[
         str, typer.Argument(help="A preset's name (coterie presets lists them) or a YAML file.")

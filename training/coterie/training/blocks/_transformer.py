@@ -69,7 +69,7 @@ class Transformer(Block):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, then a network for each position, ``[R, L, E] -> [R, L, E]``; both add to the states."""
+    """Self-attention, then a network for each position, ``[R, L, E] -> [R, L, E]``; both add to states."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ def draw_assignments(facts: Facts, stage: str, path: Path) -> Path | None:
     axes.set_xlabel("epoch", fontsize=9, color=SOFT)
     axes.tick_params(colors=SOFT, length=0, labelsize=8)
     count = len(np.unique(labels[:, -1]))
-    entitle(axes, f"{stage}: clusters over epochs, one colour each ({count} in the end)")
+    entitle(axes, f"{stage}: one colour a cluster, {count} in the end")
     return save(figure, path)
 
 
