@@ -19,11 +19,11 @@ from benchmarks.common import side_by_side, write_result
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, build_model
-from coterie.training.batches import Batch
 from coterie.training.blocks import InputShape
-from coterie.training.estimator import BaselineTracker, GateEstimator
-from coterie.training.losses import QuestionLoss
-from coterie.training.objective import Objective
+from coterie.training.draws import BaselineTracker, GateEstimator
+from coterie.training.loop.batches import Batch
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
 
 WIDTH, HIDDEN, TASKS = 256, 512, 20
 CLAIM = 0.35

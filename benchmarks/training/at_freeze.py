@@ -16,9 +16,9 @@ from rich.table import Table
 
 from benchmarks.common import write_result
 from coterie.training import load_data, load_run
-from coterie.training.batches import BatchSource
-from coterie.training.evaluate import evaluate
-from coterie.training.losses import QuestionLoss
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.evaluate import evaluate
+from coterie.training.loop.losses import QuestionLoss
 from coterie.training.stages.gates import AtFreeze, BernoulliGate
 
 

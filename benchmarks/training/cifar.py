@@ -21,10 +21,10 @@ from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
 from coterie.training import Run, load_run, load_run_config, train
-from coterie.training.batches import Batch
-from coterie.training.estimator import BaselineTracker
-from coterie.training.losses import QuestionLoss
-from coterie.training.objective import Objective
+from coterie.training.draws import BaselineTracker
+from coterie.training.loop.batches import Batch
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
 
 SYSTEMS = ("cifar-trunk", "cifar-independent", "ungated", "routing", "multi-clustering")
 DATA = Path("examples/cifar100/data.yaml")

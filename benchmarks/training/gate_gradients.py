@@ -21,11 +21,11 @@ from torch import Tensor
 
 from benchmarks.common import write_result
 from coterie.training import MultiTaskModel, build_model, load_data, load_run_config
-from coterie.training.batches import Batch, BatchSource
 from coterie.training.blocks import InputShape
-from coterie.training.estimator import BaselineTracker, Draw, GateEstimator
-from coterie.training.losses import QuestionLoss
-from coterie.training.objective import Objective
+from coterie.training.draws import BaselineTracker, Draw, GateEstimator
+from coterie.training.loop.batches import Batch, BatchSource
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
 
 EXPERTS, ROWS, WARMUP = 6, 64, 60
 STAGES = [

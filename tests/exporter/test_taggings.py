@@ -14,8 +14,8 @@ from coterie.runtime.errors import ParityError
 from coterie.runtime.manifest import Provenance, TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, MultiTaskModel, build_model
-from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape
+from coterie.training.yaml_config import load_config
 
 WIDTHS = (3, 5, 3, 2, 5)
 TASKS = tuple(

@@ -14,9 +14,9 @@ from tests.exporter.making import task
 
 from coterie.runtime.manifest import TensorSpec
 from coterie.training import ModelConfig, build_model
-from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape
 from coterie.training.frozen import FrozenModel
+from coterie.training.yaml_config import load_config
 
 WORDS = ("[PAD]", "[UNK]", ".", "!", *(f"w{number}" for number in range(36)))
 SENTENCES = {"count": 3, "words": 4}

@@ -40,6 +40,34 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str, allowed: tup
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    ("part", "allowed"),
+    [
+        ("yaml_config", ()),
+        ("blocks", ()),
+        ("data", ("yaml_config",)),
+        (
+            "stages",
+            ("bank", "blocks", "clustering", "dispatch", "draws", "frozen", "moments", "similarity"),
+        ),
+    ],
+)
+def test_the_maths_of_training_knows_neither_its_loop_nor_files(part: str, allowed: tuple[str, ...]) -> None:
+    training = "coterie.training"
+    found = [module for module in of("training") if starts(module.name, f"{training}.{part}")]
+    assert found
+    known = [f"{training}.{name}" for name in (part, *allowed)]
+    inside = [(m.name, name) for m in found for name in ours(m) if starts(name, training)]
+    assert [(module, name) for module, name in inside if not starts(name, *known)] == []
+
+
+def test_the_loop_knows_nothing_of_run_folders() -> None:
+    loop = [module for module in of("training") if starts(module.name, "coterie.training.loop")]
+    above = [f"coterie.training.{name}" for name in ("run", "run_files", "report", "estimators", "vectors")]
+    assert loop
+    assert [(m.name, name) for m in loop for name in ours(m) if starts(name, *above)] == []
+
+
 def test_commands_import_what_needs_an_extra_only_when_they_are_called() -> None:
     wrong = [
         f"{module.name}:{each.line}: {each.module}"

@@ -12,11 +12,11 @@ from torch import Tensor
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import Dataset, ModelConfig, MultiTaskModel, RunConfig, Watcher, build_model
-from coterie.training._load_config import load_config
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block, InputShape, LinearConfig
 from coterie.training.data import DenseInputs, Split
 from coterie.training.moments import Moments
+from coterie.training.yaml_config import load_config
 
 LINEAR = {"kind": "linear", "width": 6, "activation": "tanh"}
 """A block that keeps 6 features."""

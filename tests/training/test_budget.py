@@ -12,9 +12,9 @@ from tests.training.making import LINEAR, features, run_config, tasks
 
 from coterie.runtime.errors import ConfigError
 from coterie.training import ModelConfig, MultiTaskModel, build_model, train
-from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape
 from coterie.training.budget import task_costs
+from coterie.training.yaml_config import load_config
 
 EXPERT = 4 * (6 * 6 + 6)
 """Bytes of a linear block from 6 to 6 features."""

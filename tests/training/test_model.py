@@ -19,12 +19,12 @@ from tests.training.making import (
 
 from coterie.runtime.errors import ConfigError
 from coterie.training import ModelConfig, MultiTaskModel, build_model
-from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape, Standardise
-from coterie.training.estimator import LeaveOneOutDraw
-from coterie.training.losses import QuestionLoss
+from coterie.training.draws import LeaveOneOutDraw
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.optimise import make_optimizer, set_rates
 from coterie.training.moments import Moments
-from coterie.training.optimise import make_optimizer, set_rates
+from coterie.training.yaml_config import load_config
 
 STAGES: dict[str, dict[str, Any]] = {
     "hard": {"kind": "hard", "block": LINEAR},

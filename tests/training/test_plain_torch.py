@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from coterie.runtime.manifest import TensorSpec
 from coterie.training import ModelConfig, MultiTaskModel, build_model
-from coterie.training._load_config import load_config
 from coterie.training.blocks import InputShape
+from coterie.training.yaml_config import load_config
 
 TASKS, VOCABULARY, WIDTH, STATE = 3, 24, 8, 10
 

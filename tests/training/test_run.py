@@ -18,7 +18,7 @@ from tests.training.runs import GATED, STAGES, config_of, history
 from coterie.runtime.errors import CheckpointError, TrainingError
 from coterie.runtime.plan import SharingPlan
 from coterie.training import Run, Watcher, load_data, load_run, train
-from coterie.training.checkpoint import load_weights
+from coterie.training.loop.checkpoint import load_weights
 
 
 class Copier(Watcher):

@@ -14,13 +14,13 @@ from coterie.runtime.errors import ConfigError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, MultiTaskModel, build_model, load_run, load_run_config, train
-from coterie.training._load_config import load_config
-from coterie.training.batches import BatchSource
 from coterie.training.blocks import InputShape, WordCharsConfig
 from coterie.training.data import Split, TokenInputs
-from coterie.training.evaluate import evaluate
-from coterie.training.losses import QuestionLoss
-from coterie.training.metrics import spans, task_metrics
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.evaluate import evaluate
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.metrics import spans, task_metrics
+from coterie.training.yaml_config import load_config
 
 NAN = float("nan")
 POS = TaskSpec(name="pos", kind="tagging", labels=("D", "N", "V"))

@@ -12,11 +12,11 @@ import torch
 
 from coterie.runtime.errors import DataError
 from coterie.training import load_run, train, vectors
-from coterie.training._load_config import load_config
 from coterie.training.blocks import VectorTraining
 from coterie.training.config import RunConfig
 from coterie.training.data import TableConfig, load_data
 from coterie.training.vectors import learn_vectors, read_vectors, words_of
+from coterie.training.yaml_config import load_config
 
 WORDS = ("[PAD]", "[UNK]", "good", "bad", "new york")
 

@@ -158,7 +158,7 @@ def task_probabilities(builder: GraphBuilder, task: TaskSpec, scores: ir.Value) 
 def mixed_probabilities(
     builder: GraphBuilder, tasks: Sequence[TaskSpec], scores: ir.Value, task: ir.Value
 ) -> ir.Value | None:
-    """Add the probabilities of questions of several tasks, of their scores' shape; 0 where a task has none."""
+    """Add the probabilities of several tasks' questions, shaped as their scores; 0 where a task has none."""
     kinds = {spec.kind for spec in tasks}
     own = _own_columns(builder, tasks, task)
     zero = builder.constant(np.zeros((), dtype=np.float32))

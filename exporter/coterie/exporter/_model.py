@@ -51,7 +51,7 @@ class BoundModel:
         return ["R", *(f"L{axis}" if size is None else size for axis, size in enumerate(dims, start=1))]
 
     def answer_dims(self, batch: str, width: int) -> list[int | str]:
-        """Return the shape of answers, ``[batch, width]``; of taggings, of each word, ``[batch, L, width]``."""
+        """Return the shape of answers: ``[batch, width]``, or of each word ``[batch, L, width]``."""
         words = self.input_dims()[1:2] if self.tasks[0].kind == "tagging" else []
         return [batch, *words, width]
 

@@ -56,7 +56,7 @@ def train(  # noqa: PLR0917 - typer passes them by name
     with extra("train", "coterie train"):
         from coterie.training import ConsoleWatcher, Watcher, load_run_config
         from coterie.training import train as start
-        from coterie.training.ranks import is_first
+        from coterie.training.loop.ranks import is_first
 
     settings = load_run_config(config, data=data, overrides=ctx.args)
     folder = run or Path("runs") / settings.name

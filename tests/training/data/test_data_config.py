@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from coterie.runtime.errors import ConfigError
-from coterie.training._load_config import dump_config
 from coterie.training.data import (
     ArrayConfig,
     DigitsConfig,
@@ -16,6 +15,7 @@ from coterie.training.data import (
     TokenOptions,
     read_data_config,
 )
+from coterie.training.yaml_config import dump_config
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 TABLE = {"kind": "table", "path": "x.csv", "task": "t", "target": "y", "text": "text"}
@@ -95,7 +95,9 @@ def test_every_mistake_has_the_path_that_was_written() -> None:
     assert problems({"kind": "tables"}) == (
         "kind: is 'tables': must be one of table, arrays, memory, digits, planted (did you mean 'table'?)",
     )
-    assert problems({}) == ("kind: is missing: add it; it must be one of table, arrays, memory, digits, planted",)
+    assert problems({}) == (
+        "kind: is missing: add it; it must be one of table, arrays, memory, digits, planted",
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from coterie.training._presets import list_presets, load_run_config
 from coterie.training.config import ModelConfig, RunConfig, TrainerConfig
 from coterie.training.data import Dataset, dataset_of, load_data, read_data_config
 from coterie.training.frozen import FrozenBank, FrozenModel
+from coterie.training.loop.progress import ConsoleWatcher, Watcher
 from coterie.training.model import MultiTaskModel, build_model
-from coterie.training.progress import ConsoleWatcher, Watcher
 from coterie.training.run import Run, load_run, train
 
 __all__ = [

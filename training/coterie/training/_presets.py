@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from coterie.runtime.errors import ConfigError
-from coterie.training._load_config import check_config, copy_config, read_yaml
 from coterie.training.config import RunConfig
 from coterie.training.data import resolve_paths
+from coterie.training.yaml_config import check_config, copy_config, read_yaml
 
 _FOLDER = Path(__file__).parent / "presets"
 

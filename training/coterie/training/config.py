@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from coterie.training.budget import BudgetConfig
 from coterie.training.data import DataConfig
-from coterie.training.estimator import GateEstimator
-from coterie.training.samplers import Sampler
+from coterie.training.draws import GateEstimator
 from coterie.training.stages import AnyStageConfig, HeadConfig
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Sampler = Literal["natural", "proportional", "temperature", "uniform"]
 Surgery = Literal["pcgrad", "mgda", "imtlg", "alignedmtl", "cagrad", "upgrad", "nashmtl"]
 Balancing = Literal["none", "uncertainty"] | Surgery
 

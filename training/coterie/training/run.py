@@ -35,22 +35,22 @@ from safetensors.numpy import load_file, save_file
 from coterie.runtime.errors import CheckpointError, TrainingError
 from coterie.runtime.manifest import TensorSpec, TextSpec
 from coterie.runtime.tasks import TaskSpec
-from coterie.training._load_config import dump_config, load_config
-from coterie.training.batches import BatchSource
 from coterie.training.blocks import Block, InputShape
-from coterie.training.checkpoint import load_weights
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
-from coterie.training.evaluate import Scores, evaluate
 from coterie.training.first import first_block, first_block_of, target_scale
-from coterie.training.losses import QuestionLoss
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.checkpoint import load_weights
+from coterie.training.loop.evaluate import Scores, evaluate
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.progress import Watcher
+from coterie.training.loop.ranks import choose_device, join
+from coterie.training.loop.trainer import BEST, Trainer
 from coterie.training.model import MultiTaskModel, build_model
-from coterie.training.progress import Watcher
-from coterie.training.ranks import choose_device, join
 from coterie.training.report import read_metrics, write_report
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
-from coterie.training.trainer import BEST, Trainer
 from coterie.training.vectors import give_vectors, words_of
+from coterie.training.yaml_config import dump_config, load_config
 
 _SAMPLES = 256
 

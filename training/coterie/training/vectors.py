@@ -122,7 +122,7 @@ def learn_vectors(dataset: Dataset, options: VectorTraining, width: int, seed: i
         MissingExtraError: If gensim is not installed.
     """
     try:
-        from gensim.models import Word2Vec  # type: ignore[import-untyped]
+        from gensim.models import Word2Vec
     except ImportError as error:
         raise MissingExtraError("vectors", "learning word vectors") from error
     if dataset.text is None:

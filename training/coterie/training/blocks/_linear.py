@@ -100,7 +100,7 @@ class Mlp(Block):
 
 
 class LinearHead(Block):
-    """A task's last layer, ``[R, (L,) D] -> [R, (L,) C]``; its weight is stored ``[D, C]``, its bias ``[C]``."""
+    """A task's last layer, ``[R, (L,) D] -> [R, (L,) C]``; its weight is ``[D, C]``, its bias ``[C]``."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()

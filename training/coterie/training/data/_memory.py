@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from coterie.training._load_config import load_config
 from coterie.training.data._assemble import Pool, assemble, merge
 from coterie.training.data._config import MemoryConfig
 from coterie.training.data._dataset import Array, Dataset
@@ -17,6 +16,7 @@ from coterie.training.data._problems import Problems
 from coterie.training.data._questions import ask, split_codes
 from coterie.training.data._table import read_weights
 from coterie.training.data._tables import Table
+from coterie.training.yaml_config import load_config
 
 _WHERE = "arrays"
 

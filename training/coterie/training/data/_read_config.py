@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import RootModel
 
-from coterie.training._load_config import check_config, load_config, read_yaml
 from coterie.training.data._config import DataConfig
+from coterie.training.yaml_config import check_config, load_config, read_yaml
 
 
 class _Data(RootModel[DataConfig]):

@@ -17,13 +17,13 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from coterie.runtime.tasks import TaskSpec
-from coterie.training._load_config import load_config
 from coterie.training.config import RunConfig
 from coterie.training.data._dataset import Array, Floats, Ints
 from coterie.training.estimators._tasks import Tasks, dataset_for
-from coterie.training.history import read_history
-from coterie.training.progress import ConsoleWatcher, Watcher
+from coterie.training.loop.history import read_history
+from coterie.training.loop.progress import ConsoleWatcher, Watcher
 from coterie.training.run import train
+from coterie.training.yaml_config import load_config
 
 _ROWS = 1024
 

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from coterie.runtime.errors import CheckpointError
 from coterie.runtime.plan import SharingPlan, StagePlan
 from coterie.runtime.tasks import TaskSpec
-from coterie.training._load_config import read_yaml
-from coterie.training.history import read_history
+from coterie.training.loop.history import read_history
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN
+from coterie.training.yaml_config import read_yaml
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Split to task to metric to value."""

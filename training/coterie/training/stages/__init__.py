@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages._base import BankStage, Stage
 from coterie.training.stages._cluster import ClusterConfig
 from coterie.training.stages._cluster_stage import ClusterMode, ClusterStage

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from coterie.runtime.plan import BlockPlan, StageKind, StagePlan
 from coterie.training.bank import Bank
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.frozen import FrozenBank
 from coterie.training.moments import Moments
 

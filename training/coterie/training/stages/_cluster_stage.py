@@ -22,7 +22,7 @@ from coterie.training.clustering import (
     spread,
 )
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.frozen import FrozenBank
 from coterie.training.moments import Moments, group_mean
 from coterie.training.similarity import GradientSimilarity, SimilarityKind, similarity_of

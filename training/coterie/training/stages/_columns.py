@@ -17,7 +17,7 @@ from coterie.runtime.plan import BlockPlan, StageKind, StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.frozen import FrozenBank
 from coterie.training.stages._base import Stage
 

@@ -13,7 +13,7 @@ from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
 from coterie.training.dispatch import Pairs, State, distinct_pairs, distinct_questions
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.moments import Moments
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site

@@ -13,7 +13,7 @@ from coterie.runtime.plan import BlockPlan, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import LinearHead
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.frozen import FrozenBank
 from coterie.training.stages._base import Stage
 from coterie.training.stages._config import NotNegative, Positive

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
 from coterie.training.dispatch import State, distinct_pairs
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Site
 

@@ -12,7 +12,7 @@ from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
 from coterie.training.blocks import Block
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, NotNegative, Site
 from coterie.training.stages._shared import run_assigned

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 
 AtFreeze = Literal["own_k", "mean_k", "round", "sample", "all"]
 

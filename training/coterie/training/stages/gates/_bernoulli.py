@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages.gates._base import AtFreeze, Gate, most_likely
 
 MixtureInit = Literal["gaussian", "ones", "mean"]

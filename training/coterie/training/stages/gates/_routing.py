@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages.gates._base import Gate, most_likely
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from coterie.training.estimator import Draw
+from coterie.training.draws import Draw
 from coterie.training.stages.gates._base import Gate, most_likely, renormalised
 
 

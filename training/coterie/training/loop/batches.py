@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from coterie.training.data import Split
-from coterie.training.samplers import Ints, Rates, draw_questions
+from coterie.training.loop.samplers import Ints, Rates, draw_questions
 
 _CPU = torch.device("cpu")
 

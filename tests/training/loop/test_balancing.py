@@ -12,13 +12,13 @@ from tests.training.making import LINEAR, dataset_of, model_of, task, tasks
 from coterie.runtime.errors import ConfigError, TrainingError
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import Dataset, MultiTaskModel
-from coterie.training.balancing import GradientSurgery, UncertaintyLoss
-from coterie.training.batches import BatchSource
-from coterie.training.estimator import BaselineTracker
-from coterie.training.gradients import BatchGradient
-from coterie.training.losses import QuestionLoss
-from coterie.training.objective import Objective
-from coterie.training.ranks import Ranks
+from coterie.training.draws import BaselineTracker
+from coterie.training.loop.balancing import GradientSurgery, UncertaintyLoss
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.gradients import BatchGradient
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
+from coterie.training.loop.ranks import Ranks
 
 ALONE = Ranks(torch.device("cpu"))
 STAGES = [{"kind": "hard", "name": "trunk", "block": LINEAR}, {"kind": "specific", "block": LINEAR}]

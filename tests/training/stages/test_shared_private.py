@@ -90,9 +90,9 @@ def test_the_price_is_of_the_last_training_batch_alone() -> None:
 
 
 def test_a_block_that_gives_no_vectors_is_refused() -> None:
-    from coterie.training._load_config import load_config
     from coterie.training.blocks import InputShape
     from coterie.training.stages import SharedPrivateConfig, Site
+    from coterie.training.yaml_config import load_config
 
     block = {"kind": "lstm", "width": 3, "pool": "none"}
     config = load_config(SharedPrivateConfig, source={"kind": "shared_private", "block": block})

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from coterie.training.balancing import GradientSurgery
-from coterie.training.batches import Batch, BatchSource
-from coterie.training.objective import Outcome
-from coterie.training.ranks import Ranks
-from coterie.training.samplers import Ints
+from coterie.training.loop.balancing import GradientSurgery
+from coterie.training.loop.batches import Batch, BatchSource
+from coterie.training.loop.objective import Outcome
+from coterie.training.loop.ranks import Ranks
+from coterie.training.loop.samplers import Ints
 
 
 def seed_of(*numbers: int) -> int:

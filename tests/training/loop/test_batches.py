@@ -5,11 +5,11 @@ import pytest
 import torch
 from tests.training.making import dataset_of, task, tasks
 
-from coterie.training.batches import BatchSource
 from coterie.training.data import Split
-from coterie.training.evaluate import answer_all, evaluate
 from coterie.training.first import first_block, target_scale
-from coterie.training.losses import QuestionLoss
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.evaluate import answer_all, evaluate
+from coterie.training.loop.losses import QuestionLoss
 
 ROW = [3, 0, 3, 1, 3, 0, 5]  # Nobody asks about inputs 2 and 4.
 TASK = [0, 0, 1, 2, 2, 1, 0]

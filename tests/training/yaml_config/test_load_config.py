@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 
 from coterie.runtime.errors import ConfigError
-from coterie.training._load_config import dump_config, load_config
+from coterie.training.yaml_config import dump_config, load_config
 
 
 class Frozen(BaseModel):

@@ -16,24 +16,24 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError, TrainingError
-from coterie.training.average import WeightAverage
-from coterie.training.balancing import GradientSurgery, UncertaintyLoss
-from coterie.training.batches import BatchSource
-from coterie.training.checkpoint import CheckpointFolder, restore_optimizer, save_weights
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset
-from coterie.training.estimator import BaselineTracker
-from coterie.training.evaluate import evaluate
-from coterie.training.gradients import BatchGradient, seed_of
-from coterie.training.history import History
-from coterie.training.losses import Loss, QuestionLoss
+from coterie.training.draws import BaselineTracker
+from coterie.training.loop.average import WeightAverage
+from coterie.training.loop.balancing import GradientSurgery, UncertaintyLoss
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.checkpoint import CheckpointFolder, restore_optimizer, save_weights
+from coterie.training.loop.evaluate import evaluate
+from coterie.training.loop.gradients import BatchGradient, seed_of
+from coterie.training.loop.history import History
+from coterie.training.loop.losses import Loss, QuestionLoss
+from coterie.training.loop.objective import Objective
+from coterie.training.loop.optimise import make_optimizer, set_rates
+from coterie.training.loop.progress import Watcher
+from coterie.training.loop.ranks import Ranks
+from coterie.training.loop.samplers import Ints, Rates
 from coterie.training.model import MultiTaskModel
 from coterie.training.moments import Moments
-from coterie.training.objective import Objective
-from coterie.training.optimise import make_optimizer, set_rates
-from coterie.training.progress import Watcher
-from coterie.training.ranks import Ranks
-from coterie.training.samplers import Ints, Rates
 
 BEST = "best.safetensors"
 _AVERAGE = "average/"

@@ -14,7 +14,7 @@ from tests.training.runs import STAGES, config_of, history
 
 from coterie.runtime.errors import ConfigError, TrainingError
 from coterie.training import train
-from coterie.training.average import WeightAverage
+from coterie.training.loop.average import WeightAverage
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "a sampler": {"sampler": "temperature", "temperature": 3.0},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from coterie.training.config import Sampler
+
 Ints = npt.NDArray[np.int64]
-Sampler = Literal["natural", "proportional", "temperature", "uniform"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from coterie.training._config_types import Path, Place, below, joined, literals, member, place
+from coterie.training.yaml_config._types import Path, Place, below, joined, literals, member, place
 
 _LONGEST = 60
 

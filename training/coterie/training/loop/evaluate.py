@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from coterie.runtime.tasks import TaskSpec
-from coterie.training.batches import Batch, BatchSource
-from coterie.training.losses import QuestionLoss
-from coterie.training.metrics import task_metrics
-from coterie.training.ranks import Ranks
+from coterie.training.loop.batches import Batch, BatchSource
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.metrics import task_metrics
+from coterie.training.loop.ranks import Ranks
 
 Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``(inputs[R, ...], row[B], task[B]) -> scores[B, C]``: a model, a frozen model, a router graph.

@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from coterie.runtime.errors import ConfigError
-from coterie.training._config_mistakes import Mistake, explain
-from coterie.training._config_types import default_of, joined
+from coterie.training.yaml_config._mistakes import Mistake, explain
+from coterie.training.yaml_config._types import default_of, joined
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -17,7 +17,7 @@ from tests.training.runs import CLUSTER, GATED, config_of, history
 from coterie.runtime.errors import ConfigError, TrainingError
 from coterie.runtime.plan import SharingPlan
 from coterie.training import train
-from coterie.training.ranks import Ranks, choose_device, join
+from coterie.training.loop.ranks import Ranks, choose_device, join
 
 STAGES = [{"kind": "hard", "block": LINEAR}, {**GATED, "block": LINEAR}, CLUSTER]
 # The last of 3 batches has 44 of 144 inputs; a share is a quarter of a batch.

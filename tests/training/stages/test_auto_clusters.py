@@ -15,9 +15,9 @@ from torch import Tensor
 
 from coterie.runtime.errors import ConfigError, TrainingError
 from coterie.training import Watcher, load_data, train
-from coterie.training.ranks import Ranks
+from coterie.training.loop.ranks import Ranks
+from coterie.training.loop.trainer import Trainer
 from coterie.training.stages import ClusterStage
-from coterie.training.trainer import Trainer
 
 RANKS = Ranks(torch.device("cpu"), rank=0, world=2)
 DATA = {"train_rows": 120, "dev_rows": 40, "tasks": 8, "clusters": [3], "seed": 1}

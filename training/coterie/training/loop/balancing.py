@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from coterie.runtime.errors import ConfigError, TrainingError
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.config import Surgery
-from coterie.training.losses import QuestionLoss
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Outcome
+from coterie.training.loop.ranks import Ranks
 from coterie.training.model import MultiTaskModel
-from coterie.training.objective import Outcome
-from coterie.training.ranks import Ranks
 
 _OWN_KINDS = ("head", "specific")
 

@@ -10,12 +10,12 @@ import torch
 from tests.training.making import LINEAR, dataset_of, model_of, no_moments, task
 
 from coterie.training import MultiTaskModel
-from coterie.training.batches import BatchSource
-from coterie.training.estimator import BaselineTracker
-from coterie.training.gradients import BatchGradient, seed_of
-from coterie.training.losses import QuestionLoss
-from coterie.training.objective import Objective
-from coterie.training.ranks import Ranks
+from coterie.training.draws import BaselineTracker
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.gradients import BatchGradient, seed_of
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
+from coterie.training.loop.ranks import Ranks
 
 GATED = {"kind": "gated", "name": "experts", "experts": 3, "density_penalty": 0.1, "block": LINEAR}
 CLUSTER = {"kind": "cluster", "name": "layer", "clusters": 2, "warmup": 0, "pull": 0.5, "block": LINEAR}

@@ -8,8 +8,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from coterie.training.batches import Batch
-from coterie.training.estimator import (
+from coterie.training.draws import (
     BaselineDraw,
     BaselineTracker,
     DisarmDraw,
@@ -19,7 +18,8 @@ from coterie.training.estimator import (
     LocalDraw,
     ScoreDraw,
 )
-from coterie.training.losses import Loss
+from coterie.training.loop.batches import Batch
+from coterie.training.loop.losses import Loss
 from coterie.training.model import MultiTaskModel
 
 _MOST_FLIPS = 16

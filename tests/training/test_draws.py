@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from coterie.training import MultiTaskModel
-from coterie.training.estimator import (
+from coterie.training.draws import (
     BaselineDraw,
     BaselineTracker,
     DisarmDraw,
@@ -21,7 +21,7 @@ from coterie.training.estimator import (
     LocalDraw,
     ScoreDraw,
 )
-from coterie.training.losses import QuestionLoss
+from coterie.training.loop.losses import QuestionLoss
 from coterie.training.stages import GatedStage
 
 TASKS = [task("two", width=2), task("three", width=3)]

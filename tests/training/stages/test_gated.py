@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from coterie.training.dispatch import State
-from coterie.training.estimator import Draw, ScoreDraw
+from coterie.training.draws import Draw, ScoreDraw
 from coterie.training.stages import GatedStage
 from coterie.training.stages.gates import BernoulliGate, UngatedMixture
 

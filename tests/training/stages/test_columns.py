@@ -11,7 +11,7 @@ from tests.training.making import LINEAR, model_of, questions, run_config, tasks
 from coterie.training import load_run, train
 from coterie.training.config import ModelConfig, TrainerConfig
 from coterie.training.dispatch import State
-from coterie.training.optimise import make_optimizer
+from coterie.training.loop.optimise import make_optimizer
 from coterie.training.stages._columns import ColumnsStage
 
 STAGES = {

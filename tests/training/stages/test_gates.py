@@ -10,10 +10,9 @@ from tests.training.making import LINEAR, count_rows, model_of, questions, tasks
 
 from coterie.runtime.errors import ConfigError
 from coterie.training import MultiTaskModel, TrainerConfig
-from coterie.training._load_config import load_config
 from coterie.training.dispatch import distinct_questions
-from coterie.training.estimator import Draw, LeaveOneOutDraw, LocalDraw, ScoreDraw
-from coterie.training.objective import cheapest
+from coterie.training.draws import Draw, LeaveOneOutDraw, LocalDraw, ScoreDraw
+from coterie.training.loop.objective import cheapest
 from coterie.training.stages.gates import (
     BernoulliGate,
     DSelectGate,
@@ -23,6 +22,7 @@ from coterie.training.stages.gates import (
     TopKGate,
     UngatedMixture,
 )
+from coterie.training.yaml_config import load_config
 
 N = 4
 KINDS = ("learned", "all", "one", "topk", "dselect_k", "softmax")

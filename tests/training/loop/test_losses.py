@@ -7,8 +7,8 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from tests.training.making import task
 from torch import nn
 
-from coterie.training.losses import QuestionLoss
-from coterie.training.metrics import task_metrics
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.metrics import task_metrics
 
 NAN = float("nan")
 SPECS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from coterie.training import ConsoleWatcher
-from coterie.training.history import History, read_history
+from coterie.training.loop.history import History, read_history
 
 
 def record(epoch: int, **more: object) -> dict[str, object]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tests.training.making import dataset_of, tasks
 
-from coterie.training.batches import BatchSource
-from coterie.training.samplers import Rates, draw_questions
+from coterie.training.loop.batches import BatchSource
+from coterie.training.loop.samplers import Rates, draw_questions
 
 COUNTS = np.array([900, 90, 10, 0])
 OF_TASK = [np.arange(900), np.arange(900, 990), np.arange(990, 1000), np.arange(0)]

@@ -1,0 +1,6 @@
+"""Typed configuration from YAML and the command line; every mistake is reported at once."""
+
+from coterie.training.yaml_config._load import check_config, copy_config, dump_config, load_config, read_yaml
+from coterie.training.yaml_config._mistakes import Mistake
+
+__all__ = ["Mistake", "check_config", "copy_config", "dump_config", "load_config", "read_yaml"]
