@@ -180,7 +180,8 @@ def test_a_run_folder_holds_what_it_promises(whole: Run) -> None:
     ]
     plots = {path.name for path in (folder / "plots").iterdir()}
     assert plots == {
-        "training.png", "assignments-layer.png", "gates-experts.png", "correlation-experts.png",
+        "training.png", "assignments-layer.png", "clusters.png", "gates-experts.png", "density.png",
+        "correlation-experts.png",
     }  # fmt: skip
     assert all((folder / "plots" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" for name in plots)
     plan = SharingPlan.model_validate_json((folder / "plan.json").read_text())

@@ -61,8 +61,12 @@ def export(  # noqa: PLR0917 - typer passes them by name
         raise typer.BadParameter("give either --standalone or --triton")
     if output is not None and standalone is None:
         raise typer.BadParameter("--output is for --standalone; a bundle's folder is the second argument")
-    if bundle is not None and (standalone is not None or triton is not None):
-        raise typer.BadParameter("a bundle's folder goes with neither --standalone nor --triton")
+    if bundle is not None and standalone is not None:
+        raise typer.BadParameter(
+            "--standalone writes a file: give it with --output, not as the second argument"
+        )
+    if bundle is not None and triton is not None:
+        raise typer.BadParameter("--triton names its own folder: leave the second argument out")
     if standalone is not None:
         file = output or Path(f"{standalone.replace('/', '_')}.onnx")
         file.parent.mkdir(parents=True, exist_ok=True)

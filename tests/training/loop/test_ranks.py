@@ -26,9 +26,10 @@ OPTIONS: dict[str, Any] = {"batch_size": 50, "accumulate": 2, "ema": 0.9, "gradi
 _TWO = """
 import json, os, signal, socket, sys
 from pathlib import Path
-from tests.training.test_ranks import OPTIONS, STAGES, config_of
+from tests.training.loop.test_ranks import OPTIONS, STAGES, config_of
 from coterie.runtime.errors import TrainingError
-from coterie.training import train, trainer
+from coterie.training import train
+from coterie.training.loop import trainer
 
 real, done = trainer.set_rates, 0
 
