@@ -3,12 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -27,6 +27,7 @@ TEXTS = {
     "taggings": ["the cat sees", "Ann Lee sold the house", "unheard", "Zoë sees dogs"],
 }
 ROWS = 7
+T = TypeVar("T")
 
 
 def coterie(*arguments: object) -> str:
@@ -93,24 +94,34 @@ class Made:
             }
 
 
+class Lazy(dict[str, T]):
+    """Makes what is asked for when it is first asked for: no file of tests needs every project."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> T:
+        self[name] = self._make(name)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    projects = {}
-    for name, write in PROJECTS.items():
+    def make(name: str) -> Made:
         folder = tmp_path_factory.mktemp(name)
-        config, run, bundle = write(folder), folder / "run", folder / "bundle"
+        config, run, bundle = PROJECTS[name](folder), folder / "run", folder / "bundle"
         coterie("train", config, "--run", run, "--quiet")
         coterie("export", run, bundle)
-        projects[name] = Made(name, config, run, bundle)
-    return projects
+        return Made(name, config, run, bundle)
+
+    return Lazy(make)
 
 
 @pytest.fixture(scope="session")
 def served(made: dict[str, Made]) -> Iterator[dict[str, Addresses]]:
     with ExitStack() as stack:
-        yield {
-            name: stack.enter_context(running_server(each.bundle, threads=1)) for name, each in made.items()
-        }
+        yield Lazy(lambda name: stack.enter_context(running_server(made[name].bundle, threads=1)))
 
 
 @pytest.fixture(params=list(PROJECTS))

@@ -72,18 +72,18 @@ def tensors(module: Any, project: Made, **more: np.ndarray[Any, Any]) -> list[An
     return made
 
 
-def test_the_projects_hold_what_they_are_meant_to_test(made: dict[str, Made]) -> None:
+def test_the_features_hold_what_they_are_meant_to_test(made: dict[str, Made]) -> None:
     tasks = made["features"].tasks
     assert {task.kind for task in tasks} == {"classification", "multilabel", "regression"}
     assert {task.width for task in tasks if task.kind == "classification"} == {2, 3, 5}
     kinds = [stage.kind for stage in made["features"].run.model.plan().stages]
     assert kinds == ["hard", "hard", "gated", "cluster", "cluster", "head"]  # the first one standardises
-    for project in made.values():
-        plan = project.run.model.plan()
-        assert any(stage.mixes for stage in plan.stages)
-        assert any(
-            stage.kind == "cluster" and len(stage.blocks) < stage.trained_blocks for stage in plan.stages
-        )
+
+
+def test_every_project_mixes_experts_and_clusters_tasks(project: Made) -> None:
+    plan = project.run.model.plan()
+    assert any(stage.mixes for stage in plan.stages)
+    assert any(stage.kind == "cluster" and len(stage.blocks) < stage.trained_blocks for stage in plan.stages)
 
 
 def test_the_frozen_model(project: Made) -> None:
