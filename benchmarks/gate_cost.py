@@ -10,20 +10,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
+from benchmarks.steps import training_step
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, build_model
 from coterie.training.blocks import InputShape
-from coterie.training.draws import BaselineTracker, GateEstimator
-from coterie.training.loop.batches import Batch
-from coterie.training.loop.losses import QuestionLoss
-from coterie.training.loop.objective import Objective
+from coterie.training.draws import GateEstimator
 
 WIDTH, HIDDEN, TASKS = 256, 512, 20
 CLAIM = 0.35
@@ -50,32 +47,7 @@ def step(rows: int, experts: int, density: int, estimator: GateEstimator = "auto
     if gates == "learned":
         with torch.no_grad():
             model.gated_stages()[0].gate.logits.fill_(float(torch.logit(torch.tensor(density / experts))))
-    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=1e-9)
-    objective = Objective(
-        model,
-        QuestionLoss(specs, model.head.scale),
-        torch.Generator().manual_seed(0),
-        BaselineTracker(TASKS),
-        estimator=estimator,
-    )
-    batch = Batch(
-        inputs=torch.randn(rows, WIDTH),
-        row=torch.arange(rows),
-        task=torch.randint(TASKS, (rows,)),
-        target=torch.randint(2, (rows, 1)).float(),
-        weight=torch.ones(rows),
-        question=np.arange(rows),
-        place=torch.arange(rows),
-        whole=rows,
-    )
-
-    def run() -> None:
-        outcome = objective(batch)
-        optimizer.zero_grad()
-        (outcome.loss() + outcome.extra).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return run
+    return training_step(model, torch.randn(rows, WIDTH), classes=2, estimator=estimator)
 
 
 def main() -> None:

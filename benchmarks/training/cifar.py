@@ -14,17 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
+from benchmarks.steps import training_step
 from coterie.training import Run, load_run, load_run_config, train
-from coterie.training.draws import BaselineTracker
-from coterie.training.loop.batches import Batch
-from coterie.training.loop.losses import QuestionLoss
-from coterie.training.loop.objective import Objective
 
 SYSTEMS = ("cifar-trunk", "cifar-independent", "ungated", "routing", "multi-clustering")
 DATA = Path("examples/cifar100/data.yaml")
@@ -66,37 +62,12 @@ def row(run: Run) -> dict[str, Any]:
 
 def step(run: Run) -> Callable[[], None]:
     """Return a training step of a finished model: forward, backward, update, with its gates as they are."""
-    model, settings, tasks = run.model.train(), run.config.trainer, len(run.data.tasks)
+    model, settings = run.model.train(), run.config.trainer
     model.compute_in(settings.precision)
-    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=1e-9)
-    loss = QuestionLoss(run.data.tasks, model.head.scale)
-    objective = Objective(
-        model,
-        loss,
-        torch.Generator().manual_seed(0),
-        BaselineTracker(tasks),
-        estimator=settings.gate_estimator,
-        samples=settings.gate_samples,
+    pixels = torch.randint(256, (settings.batch_size, *run.data.input.shape[1:]), dtype=torch.uint8)
+    return training_step(
+        model, pixels, classes=5, estimator=settings.gate_estimator, samples=settings.gate_samples
     )
-    rows = settings.batch_size
-    batch = Batch(
-        inputs=torch.randint(256, (rows, *run.data.input.shape[1:]), dtype=torch.uint8),
-        row=torch.arange(rows),
-        task=torch.randint(tasks, (rows,)),
-        target=torch.randint(5, (rows, 1)).float(),
-        weight=torch.ones(rows),
-        question=np.arange(rows),
-        place=torch.arange(rows),
-        whole=rows,
-    )
-
-    def once() -> None:
-        outcome = objective(batch)
-        optimizer.zero_grad()
-        (outcome.loss() + outcome.extra).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return once
 
 
 def main() -> None:

@@ -109,10 +109,10 @@ class Budget(nn.Module):
         # In a list, so that the stages are not this module's own.
         self._stages = list(stages)
         gated = {stage.name for stage in stages}
-        blocks = block_costs(frozen, example)
+        names = [stage.name for stage in frozen.plan.stages]
+        per_stage = dict(zip(names, block_costs(frozen, example), strict=True))
         cost, fixed = [], []
         for name in self.names:
-            per_stage = dict(zip([stage.name for stage in frozen.plan.stages], blocks, strict=True))
             cost.append([per_stage[stage.name][0][name] for stage in stages])
             fixed.append(
                 [

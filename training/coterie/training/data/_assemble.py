@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -31,8 +32,8 @@ Pool = Array | Sequence[str] | Sequence[tuple[str, ...]]
 """All distinct inputs: features, images, texts or lists of words."""
 
 
-def merge(items: Pool) -> tuple[Ints, Ints]:
-    """Return the first occurrence of each distinct item, and each item's place among those."""
+def merge(items: Pool) -> tuple[Pool, Ints, Ints]:
+    """Return the distinct items, the first occurrence of each, and each item's place among them."""
     places: dict[object, int] = {}
     first: list[int] = []
     inverse = np.empty(len(items), dtype=np.int64)
@@ -42,7 +43,8 @@ def merge(items: Pool) -> tuple[Ints, Ints]:
         if place == len(first):
             first.append(index)
         inverse[index] = place
-    return np.array(first, dtype=np.int64), inverse
+    distinct = items[first] if isinstance(items, np.ndarray) else cast("Pool", [items[row] for row in first])
+    return distinct, np.array(first, dtype=np.int64), inverse
 
 
 def content_order(pool: Pool, members: Ints, seed: int) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from coterie.training.data._assemble import Pool, assemble, merge
+from coterie.training.data._assemble import assemble, merge
 from coterie.training.data._config import MemoryConfig
 from coterie.training.data._dataset import Array, Dataset
 from coterie.training.data._problems import Problems
@@ -82,8 +82,7 @@ def dataset_of(
     questions = ask(table, config, targets=config.target, kept=codes >= 0, problems=problems)
     weights = read_weights(table, config.weight, codes >= 0, problems)
     problems.check()
-    first, place = merge(pool)
-    distinct: Pool = pool[first] if isinstance(pool, np.ndarray) else [pool[row] for row in first]
+    distinct, first, place = merge(pool)
     return assemble(
         distinct,
         questions,

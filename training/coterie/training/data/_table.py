@@ -118,8 +118,7 @@ def load_table(config: TableConfig) -> Dataset:
     pool, at = _read_inputs(table, config, layout.features, rows, problems)
     problems.check()
     place = np.full(len(table), -1, dtype=np.int64)
-    first, place[rows] = merge(pool)
-    distinct: Pool = pool[first] if isinstance(pool, np.ndarray) else [pool[index] for index in first]
+    distinct, first, place[rows] = merge(pool)
     return assemble(
         distinct,
         questions,

@@ -1,0 +1,63 @@
+"""One whole training step of a model: forward, backward, the gates' gradient, the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from coterie.training import MultiTaskModel
+from coterie.training.draws import BaselineTracker, GateEstimator
+from coterie.training.loop.batches import Batch
+from coterie.training.loop.losses import QuestionLoss
+from coterie.training.loop.objective import Objective
+
+
+def training_step(
+    model: MultiTaskModel,
+    inputs: Tensor,
+    *,
+    classes: int,
+    estimator: GateEstimator = "auto",
+    samples: int = 2,
+) -> Callable[[], None]:
+    """Return a step on ``inputs [R, ...]``, each asked of a random task; it hardly changes the weights.
+
+    Args:
+        model: The model, in training mode.
+        inputs: What is asked about.
+        classes: Number of classes of every task.
+        estimator: How the gates' gradient is estimated.
+        samples: Sets of gates drawn for each question.
+    """
+    rows, tasks = len(inputs), len(model.tasks)
+    # So slow that every step finds the gates as they were.
+    optimizer = torch.optim.Adam([each for each in model.parameters() if each.requires_grad], lr=1e-9)
+    objective = Objective(
+        model,
+        QuestionLoss(model.tasks, model.head.scale),
+        torch.Generator().manual_seed(0),
+        BaselineTracker(tasks),
+        estimator=estimator,
+        samples=samples,
+    )
+    batch = Batch(
+        inputs=inputs,
+        row=torch.arange(rows),
+        task=torch.randint(tasks, (rows,)),
+        target=torch.randint(classes, (rows, 1)).float(),
+        weight=torch.ones(rows),
+        question=np.arange(rows),
+        place=torch.arange(rows),
+        whole=rows,
+    )
+
+    def run() -> None:
+        outcome = objective(batch)
+        optimizer.zero_grad()
+        (outcome.loss() + outcome.extra).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return run
