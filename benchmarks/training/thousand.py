@@ -26,7 +26,12 @@ CLUSTERS = (5, 20, 50)
 DATA = {"kind": "planted", "tasks": TASKS, "width": 8, "dev_rows": 10, "test_rows": 20}
 TRUNK = {"kind": "hard", "name": "trunk", "block": {"kind": "linear", "width": 16, "activation": "tanh"}}
 BLOCK = {"kind": "linear", "width": 16, "activation": "tanh"}
-EXPERT = {"kind": "gated", "name": "experts", "experts": EXPERTS, "gates": "dselect_k", "k": 1}
+EXPERT = {
+    "kind": "gated",
+    "name": "experts",
+    "experts": EXPERTS,
+    "block": {"kind": "linear", "width": 8, "activation": "tanh"},
+}
 
 
 def cluster_layers(**options: Any) -> list[dict[str, Any]]:
@@ -39,7 +44,7 @@ def cluster_layers(**options: Any) -> list[dict[str, Any]]:
 
 def settings() -> dict[str, dict[str, Any]]:
     """Return what is trained: data, stages and trainer options of each setting."""
-    clusters = {**DATA, "clusters": CLUSTERS, "train_rows": 100}
+    clusters = {**DATA, "clusters": CLUSTERS, "train_rows": 200}
     experts = {
         **DATA,
         "experts": EXPERTS,
@@ -48,16 +53,29 @@ def settings() -> dict[str, dict[str, Any]]:
         "outputs": 8,
         "train_rows": 50,
     }
-    gated = {**EXPERT, "block": {"kind": "linear", "width": 8, "activation": "tanh"}}
-    return {
+    gates: dict[str, dict[str, Any]] = {
+        "learned": {"gates": "learned", "density_penalty": 0.2},
+        "dselect_k": {"gates": "dselect_k", "k": 1},
+        "one": {"gates": "one"},
+    }
+    found: dict[str, dict[str, Any]] = {
         "three cluster layers": {"data": clusters, "stages": [TRUNK, *cluster_layers()], "epochs": 10},
         "three cluster layers, by gradients": {
             "data": clusters,
             "stages": [TRUNK, *cluster_layers(by="gradients")],
             "epochs": 10,
         },
-        "a hundred experts": {"data": experts, "stages": [gated], "epochs": 16, "lr": 1e-2},
     }
+    for name, options in gates.items():
+        for grouped in (3, 0):
+            start = "grouped" if grouped else "undecided"
+            found[f"a hundred experts, gates: {name}, {start}"] = {
+                "data": experts,
+                "stages": [{**EXPERT, **options, "grouped": grouped}],
+                "epochs": 16,
+                "lr": 1e-2,
+            }
+    return found
 
 
 class Clock(Watcher):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -164,3 +165,11 @@ def test_of_many_numbers_few_are_tried_and_the_best_is_still_found() -> None:
     chosen, tried = choose_clusters(100, lambda clusters: losses(mean, clusters))
     assert 39 <= chosen <= 41
     assert len(tried) < 45
+
+
+def test_each_of_many_clumps_gets_a_centre() -> None:
+    generator = np.random.default_rng(0)
+    clump = np.repeat(np.arange(60), 8)
+    rows = generator.standard_normal((60, 5))[clump] + 0.05 * generator.standard_normal((len(clump), 5))
+    found = cluster(torch.from_numpy(rows).float(), 60, seed=0, restarts=1)
+    assert adjusted_rand_score(clump, found.labels) == 1.0

@@ -40,7 +40,7 @@ def test_patience_ends_a_training_that_does_not_improve_and_resuming_does_not_re
 
 def test_a_training_that_ends_unclustered_says_so(tmp_path: Path) -> None:
     config = config_of([{**CLUSTER, "warmup": 3, "freeze_after": None}], epochs=2)
-    with pytest.raises(TrainingError, match="longer than the warm-up"):
+    with pytest.raises(TrainingError, match="longer than the stages' warm-ups"):
         train(config, tmp_path / "run")
     assert not any(record["best"] for record in history(tmp_path / "run"))
 

@@ -10,6 +10,7 @@ from tests.training.making import count_rows, linear_bank, no_moments, questions
 from torch import nn
 
 from coterie.training.dispatch import State
+from coterie.training.moments import Moments
 from coterie.training.stages import ClusterStage
 
 
@@ -193,3 +194,26 @@ def test_the_pull_rises_over_its_warmup() -> None:
         loss = stage.report().get("clustering_loss")
         strengths.append(None if loss is None else round(stage.penalty().item() / loss, 4))
     assert strengths == [None, None, 0.0, 0.2, 0.4, 0.6, 0.8, 0.8]
+
+
+def test_a_task_let_loose_moves_as_fast_as_one_that_was_never_tied() -> None:
+    def moved(start: int) -> float:
+        stage = stage_of(noise=0.0, start=start, warmup=9)
+        optimizer = torch.optim.Adam(stage.parameters(), lr=0.1)
+        inputs, task = torch.randn(N, 4), torch.arange(N)
+        before = stage.bank.flat()
+        for epoch in range(3):
+            stage.begin_epoch(epoch, Moments(optimizer))
+            if epoch == start:
+                before = stage.bank.flat()
+            optimizer.zero_grad()
+            # While they are tied, the gradients of all tasks add up.
+            goal = 1.0 if epoch >= start else 1000.0
+            state = stage(State(inputs, task), task)
+            (goal * state.values).sum().backward()
+            optimizer.step()
+            if epoch == start:
+                return float((stage.bank.flat() - before).abs().max())
+        return 0.0
+
+    assert moved(2) == pytest.approx(moved(0), rel=0.01)

@@ -84,6 +84,14 @@ class Bank(nn.Module):
             id(self.weights[name.replace(".", _DOT)]): factor for name, factor in self.template.rates.items()
         }
 
+    def mean(self) -> dict[str, Tensor]:
+        """Return the blocks' mean weights ``[1, ...]``, whose whole gradient reaches every block."""
+        return {
+            name: weight.detach().mean(dim=0, keepdim=True)
+            + (weight - weight.detach()).sum(dim=0, keepdim=True)
+            for name, weight in self.weights.items()
+        }
+
     def flat(self) -> Tensor:
         """Return every block's weights as one row, ``[B, P]``, without their gradients."""
         return torch.cat([weight.detach().flatten(1) for weight in self.weights.values()], dim=1)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
+from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from coterie.training.moments import group_mean
 
 _ROUNDS = 10
 """Most rounds of Lloyd's algorithm that correct a grouping; after one batch, little is left to find."""
+_WARD = 4000
+"""Most rows that Ward's method is tried on: it compares all with all."""
 _SLACK = 0.05
 """Share of what the best number of clusters wins that a smaller number may lose."""
 
@@ -42,13 +44,23 @@ class Clustering:
 
 
 def cluster(rows: Tensor, clusters: int, *, seed: int, restarts: int = 10) -> Clustering:
-    """Group N rows ``[N, P]`` afresh by KMeans++, the best of ``restarts``."""
+    """Group N rows ``[N, P]`` afresh by KMeans, the best of ``restarts`` KMeans++ starts and one of Ward's.
+
+    Random starts hardly ever put one centre into each of many clumps; Ward's method (1963), which joins the
+    two groups that cost least, again and again, does.
+    """
     if clusters == 1:
         return clustering_of(rows, torch.zeros(len(rows), dtype=torch.int64, device=rows.device), 1)
+    points = rows.cpu().numpy()
     with warnings.catch_warnings():
         # Fewer distinct rows than clusters is legal here: right after a replacement, say.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = KMeans(clusters, n_init=restarts, random_state=seed).fit(rows.cpu().numpy())
+        found = KMeans(clusters, n_init=restarts, random_state=seed).fit(points)
+        if len(points) <= _WARD:
+            joined = torch.from_numpy(AgglomerativeClustering(clusters).fit_predict(points))
+            starts = group_mean(rows.cpu(), joined, clusters).numpy()
+            joined = KMeans(clusters, init=starts, n_init=1).fit(points)
+            found = min(found, joined, key=lambda each: each.inertia_)
     labels = torch.from_numpy(found.labels_.astype(np.int64)).to(rows.device)
     return clustering_of(rows, _fill_empty(rows, labels, clusters), clusters)
 

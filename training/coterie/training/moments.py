@@ -27,6 +27,10 @@ class Moments:
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 value[tasks] = group_mean(value, labels, groups)[labels[tasks]]
 
+    def forget(self, parameter: nn.Parameter) -> None:
+        """Start anew: the gradients to come are of another size than those remembered."""
+        self._optimizer.state.pop(parameter, None)
+
     def swap(self, old: nn.Parameter, new: nn.Parameter, labels: Tensor) -> None:
         """Let ``new`` ``[K, ...]`` take the place of ``old`` ``[N, ...]``, with the groups' mean moments."""
         for group in self._optimizer.param_groups:

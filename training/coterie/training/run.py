@@ -179,7 +179,7 @@ def train(
         ranks.wait()
         if not (folder / BEST).is_file():
             raise TrainingError(
-                f"no epoch ended with every cluster layer clustered: train longer than the warm-up "
+                f"no epoch ended with all tasks grouped: train longer than the stages' warm-ups "
                 f"(trainer.epochs is {config.trainer.epochs})"
             )
         if ranks.first:

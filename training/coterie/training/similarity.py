@@ -7,7 +7,7 @@ whose weights cannot be compared, or not yet.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,16 @@ _KEPT = 0.99
 def similarity_of(kind: SimilarityKind, bank: Bank) -> Similarity:
     """Make what compares the blocks of a bank, one for each task."""
     if kind == "gradients":
-        return GradientSimilarity(bank)
+        return GradientSimilarity(bank.blocks, bank)
     return FunctionSimilarity() if kind == "function" else WeightSimilarity()
 
 
 class Similarity(nn.Module, ABC):
     """Compares tasks; what it remembers is in buffers, and so part of a checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_load_state_dict_pre_hook(_make_room)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def rows(self, bank: Bank) -> Tensor:
@@ -94,34 +98,43 @@ class GradientSimilarity(Similarity):
 
     gradients: Tensor
 
-    def __init__(self, bank: Bank) -> None:
+    def __init__(self, tasks: int, bank: Bank) -> None:
         super().__init__()
-        self.register_buffer("gradients", torch.zeros(bank.blocks, bank.block_parameters))
+        self.register_buffer("gradients", torch.zeros(tasks, bank.block_parameters))
 
     def common(self, bank: Bank) -> dict[str, Tensor]:
-        """Return the tasks' mean weights for each task, ``[N, ...]``.
+        """Return the blocks' mean weights for each task, ``[N, ...]``.
 
-        Each task's gradient is noticed; what reaches the tasks' weights is the sum of all, so that they move
+        Each task's gradient is noticed; what reaches the blocks' weights is the sum of all, so that they move
         as one.
         """
         shared, first = {}, 0
+        means, tasks = bank.mean(), len(self.gradients)
         for name, weight in bank.weights.items():
-            tied = weight.detach().mean(dim=0, keepdim=True) + (weight - weight.detach())
+            mean = means[name]
+            tied = mean.expand(tasks, *mean.shape[1:])
             if tied.requires_grad:
                 columns = slice(first, first + weight[0].numel())
-                tied.register_hook(lambda gradient, columns=columns: self._notice(gradient, columns))
+                tied.register_hook(lambda gradient, columns=columns: self._notice(gradient, columns))  # type: ignore[no-untyped-call]
             first += weight[0].numel()
             shared[name] = tied
         return shared
 
-    def _notice(self, gradient: Tensor, columns: slice) -> Tensor:
+    def _notice(self, gradient: Tensor, columns: slice) -> None:
         new = gradient.detach().flatten(1).to(self.gradients.dtype)
         asked = (new != 0).any(dim=1, keepdim=True)
         old = self.gradients[:, columns]
         self.gradients[:, columns] = torch.where(asked, _KEPT * old + (1 - _KEPT) * new, old)
-        return gradient.sum(dim=0, keepdim=True).expand_as(gradient)
 
     def rows(self, bank: Bank) -> Tensor:  # noqa: ARG002
         """Return the gradients' directions, less what all tasks have in common, ``[N, P]``."""
         own = self.gradients - self.gradients.mean(dim=0)
         return nn.functional.normalize(own, dim=1)
+
+
+def _make_room(similarity: Similarity, stored: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Take the shapes of what was remembered before it is loaded: it differs from time to time."""
+    for name, buffer in list(similarity.named_buffers()):
+        tensor = stored.get(f"{prefix}{name}")
+        if tensor is not None:
+            setattr(similarity, name, torch.zeros_like(tensor, device=buffer.device))

@@ -236,8 +236,9 @@ class PlantedConfig(_Frozen):
     """Clusters of each layer, from the first to the last, not decreasing; tasks of one cluster of a layer are
     of one cluster of the layer before."""
     difference: Annotated[float, Field(gt=0)] = 0.6
-    """How far apart the maps of a later cluster layer are; the first layer's have nothing in common. Layers
-    go from the general to the specific: what a later one tells apart is a nuance of an earlier one."""
+    """How far apart the maps of the second cluster layer are; the first layer's have nothing in common, and
+    each later layer's are closer by this factor. Layers go from the general to the specific: what a later one
+    tells apart is a nuance of an earlier one."""
     head_difference: Annotated[float, Field(ge=0)] = 0.1
     """How far apart the tasks' heads are; 0 for one head."""
     task_kind: Literal["classification", "regression"] = "regression"

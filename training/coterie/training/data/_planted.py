@@ -7,7 +7,8 @@ A task's answer to an input x ~ N(0, I_D) goes through the same kinds of layers 
     z = g(z Q_c), layer after layer              Q_c orthogonal, of the task's cluster c in that layer
     score = z (V + V_t)                          a head that differs a little from task to task
 
-The first layer's maps Q_c are independent; a later layer's are variations of one map, by ``difference``.
+The first layer's maps Q_c are independent. A later layer's are variations of one map: by ``difference`` in
+the second layer, by its square in the third, and so on.
 
 Scores are standardised for each task; noise is added; a regression's target is the score, a classification's
 the largest of its scores. ``g`` bends gently, so that later layers keep what earlier ones tell apart.
@@ -137,7 +138,7 @@ class _World:
             experts=generator.standard_normal((count, wide, width)) * 1.5 / np.sqrt(wide),
             offsets=generator.standard_normal((count, width)) * 0.5,
             layers=tuple(
-                _orthogonal(clusters, width, generator, config.difference if layer else None)
+                _orthogonal(clusters, width, generator, config.difference**layer if layer else None)
                 for layer, clusters in enumerate(config.clusters)
             ),
             heads=(

@@ -258,8 +258,8 @@ class Trainer:
 
     def _judge(self, epoch: int, value: float) -> bool:
         """Keep the weights if they are the best so far; count the epochs without improvement otherwise."""
-        if not all(stage.clustered for stage in self.model.cluster_stages()):
-            return False  # An unclustered model is not what will be frozen.
+        if not all(stage.ready for stage in self.model.each_stage()):
+            return False
         if value > self._progress.best:
             self._progress.best, self._progress.best_epoch, self._progress.stale = value, epoch + 1, 0
             if self._ranks.first:

@@ -35,6 +35,11 @@ class Stage(nn.Module, ABC):
         self.name = name
         self.tasks = tasks
 
+    @property
+    def ready(self) -> bool:
+        """Whether the stage, as it is now, could be frozen."""
+        return True
+
     @abstractmethod
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
         """Answer B questions of tasks ``[B]``; with ``draw``, gates are drawn rather than decided."""

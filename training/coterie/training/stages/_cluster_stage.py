@@ -117,6 +117,11 @@ class ClusterStage(BankStage):
         """Whether the tasks have been grouped."""
         return bool(self.labels[0] >= 0)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the tasks have been grouped: without, the model is not what will be frozen."""
+        return self.clustered
+
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Run each question's cluster, ``[S, ...] -> [P, ...]``."""
         if self.training and self._seeing and not self.frozen:
@@ -131,18 +136,10 @@ class ClusterStage(BankStage):
         if self.tied:
             if self.training and isinstance(self.similarity, GradientSimilarity):
                 return task, self.similarity.common(self.bank)
-            return torch.zeros_like(task), self._mean()
+            return torch.zeros_like(task), self.bank.mean()
         if self.clustered and not self.training:
             return self.labels[task], self.bank.unflatten(self.centers)
         return task, self._shadowed() if self.clustered and self.mode == "shadow" else None
-
-    def _mean(self) -> dict[str, Tensor]:
-        """Return all tasks' mean weights ``[1, ...]``, whose whole gradient reaches every task's own."""
-        return {
-            name: weight.detach().mean(dim=0, keepdim=True)
-            + (weight - weight.detach()).sum(dim=0, keepdim=True)
-            for name, weight in self.bank.weights.items()
-        }
 
     def _shadowed(self) -> dict[str, Tensor]:
         """Return weights ``[N, ...]`` with the centroids' values, whose gradients reach the tasks' own."""
@@ -176,12 +173,19 @@ class ClusterStage(BankStage):
             if epoch >= first:
                 self.freeze_assignment(moments)
             return
-        if epoch >= self.start:
-            self.tied.fill_(False)
+        if epoch >= self.start and self.tied:
+            self._untie(moments)
         if self.freeze_after is not None and epoch >= self.freeze_after:
             self.freeze_assignment(moments)
         elif self.clustered and self.mode == "shadow":
             self._look_afresh(epoch, moments)
+
+    def _untie(self, moments: Moments) -> None:
+        """Let each task train its own weights from here on."""
+        self.tied.fill_(False)
+        for parameter in self.bank.weights.values():
+            # What was remembered is the gradient of all tasks together: Adam would hardly move one of them.
+            moments.forget(parameter)
 
     def _look_afresh(self, epoch: int, moments: Moments) -> None:
         rows, clusters = self._rows(), len(self.centers)
@@ -330,11 +334,9 @@ class ClusterStage(BankStage):
 
 def _make_room(stage: ClusterStage, stored: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Take the form of stored weights before they are loaded: K centroids, K blocks once they are final."""
-    for module, path in ((stage, ""), (stage.similarity, "similarity.")):
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            tensor = stored.get(f"{prefix}{path}{name}")
-            if tensor is not None and name in {"centers", "probe", "gradients"}:
-                setattr(module, name, torch.zeros_like(tensor, device=buffer.device))
+    centers = stored.get(f"{prefix}centers")
+    if centers is not None:
+        stage.centers = torch.zeros_like(centers, device=stage.centers.device)
     frozen = stored.get(f"{prefix}frozen")
     if frozen is None or not bool(frozen):
         return

@@ -17,6 +17,7 @@ from coterie.training.draws import Draw
 from coterie.training.moments import Moments
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
+from coterie.training.stages._grouping import Grouping
 from coterie.training.stages.gates import (
     AtFreeze,
     BernoulliGate,
@@ -56,6 +57,9 @@ class GatedConfig(BlockStageConfig):
     """p_i(t) at the start; 0.5 is a logit of 0, as in the paper."""
     mixture: MixtureInit = "gaussian"
     """w(t) at the start: standard Gaussian, as in the paper; 1 for all; or the mean of the experts drawn."""
+    grouped: Epochs = 0
+    """Epochs for which all tasks first share one expert. KMeans then groups them by their gradients there,
+    and each gate begins at its group's expert: for many experts, which undecided gates find badly."""
     at_freeze: AtFreeze = "own_k"
     """Which experts learned gates keep: the k(t) likeliest (equation 4), as many for every task, those more
     likely than not, some drawn by chance, or all."""
@@ -67,19 +71,35 @@ class GatedConfig(BlockStageConfig):
             found.append(f"k: is for the gates topk and dselect_k, not for {self.gates!r}: leave it out")
         if self.k is not None and self.k > self.experts + self.own:
             found.append(f"k: {self.k} of {self.experts + self.own} experts cannot be chosen: use fewer")
+        if self.grouped and self.gates == "all":
+            found.append("grouped: is for gates that choose, and gates: all takes every expert: leave it out")
+        if self.grouped and self.experts > len(site.tasks):
+            found.append(
+                f"grouped: {len(site.tasks)} tasks cannot be grouped for {self.experts} experts: use at most "
+                "as many experts as tasks, or leave it out"
+            )
         return found
+
+    def standing(self, start: int) -> int:
+        """Return after how many epochs the tasks are grouped here and before."""
+        return start + self.grouped
 
     def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
         """Make the stage."""
         tasks = len(site.tasks)
+        bank = Bank(make, self.experts + self.own * tasks, alike=self.grouped > 0)
+        until = site.start + self.grouped
         return GatedStage(
             site.name,
             tasks,
-            Bank(make, self.experts + self.own * tasks),
+            bank,
             self._gate(tasks, self.experts + self.own, site.seed),
             own=self.own,
             density_penalty=self.density_penalty,
             density_warmup=self.density_warmup,
+            grouping=Grouping(tasks, bank, groups=self.experts, until=until, seed=site.seed)
+            if self.grouped
+            else None,
         )
 
     def _gate(self, tasks: int, experts: int, seed: int) -> Gate:
@@ -116,6 +136,7 @@ class GatedStage(BankStage):
         gate: What chooses, and weighs, among a task's M experts: the shared ones, then its own.
         density_penalty: lambda, multiplies the gate's penalty: for learned gates the mean over tasks of k(t).
         density_warmup: Epochs over which that price rises from 0.
+        grouping: How the gates start, where they do not start undecided.
         cut: Takes away what a budget cannot afford from the experts chosen, bool ``[N, M]``.
     """
 
@@ -132,8 +153,12 @@ class GatedStage(BankStage):
         own: int = 0,
         density_penalty: float = 0.0,
         density_warmup: int = 0,
+        grouping: Grouping | None = None,
     ) -> None:
         super().__init__(name, tasks, bank)
+        self.grouping = grouping
+        if grouping is not None:
+            self.one_process = "compares tasks by their gradients, of which each process sees a part"
         self.gate = gate
         self.density_penalty = density_penalty
         self.density_warmup = density_warmup
@@ -142,16 +167,34 @@ class GatedStage(BankStage):
         mine = shared + torch.arange(own * tasks).reshape(tasks, own)
         block = torch.cat([torch.arange(shared).expand(tasks, -1), mine], dim=1)
         self.register_buffer("block", block, persistent=False)
-        self._price = 0.0 if density_warmup else density_penalty
+        self._price = 0.0 if density_warmup or grouping is not None else density_penalty
+
+    @property
+    def ready(self) -> bool:
+        """Whether the gates choose."""
+        return not self._grouping
+
+    @property
+    def _grouping(self) -> bool:
+        return self.grouping is not None and bool(self.grouping.open)
 
     @property
     def draws(self) -> int:
         """Number of gates that are drawn for a question while training."""
-        return self.block.shape[1] if self.gate.drawn else 0
+        return self.block.shape[1] if self.gate.drawn and not self._grouping else 0
 
-    def begin_epoch(self, epoch: int, moments: Moments) -> None:  # noqa: ARG002
-        """Raise the price of an expert, up to lambda after ``density_warmup`` epochs."""
-        share = min(1.0, epoch / self.density_warmup) if self.density_warmup else 1.0
+    def begin_epoch(self, epoch: int, moments: Moments) -> None:
+        """Group the tasks when it is time; then raise the price of an expert, up to lambda."""
+        first = 0
+        if self.grouping is not None:
+            first = self.grouping.until
+            if epoch < first:
+                return
+            if self.grouping.open:
+                self.gate.prefer(self.grouping.close(self.bank))
+                for parameter in self.bank.weights.values():
+                    moments.forget(parameter)
+        share = min(1.0, (epoch - first) / self.density_warmup) if self.density_warmup else 1.0
         self._price = share * self.density_penalty
 
     def probabilities(self) -> Tensor:
@@ -168,6 +211,8 @@ class GatedStage(BankStage):
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
         """Mix each question's experts, ``[S, ...] -> [B', ...]``, once for equal questions."""
+        if self.grouping is not None and self.grouping.open:
+            return self.grouping.run(self, state, task)
         if draw is None:
             selection = self.selection()
             chosen, weight = selection[task], self.gate.weights(selection)[task]
@@ -224,6 +269,8 @@ class GatedStage(BankStage):
 
     def plan(self) -> StagePlan:
         """Return the plan: each task's experts, with p(t)."""
+        if self._grouping:
+            return plan_of(self, [[0]] * self.tasks)
         selection = self.selection()
         slots = [row.nonzero().flatten().tolist() for row in selection]
         mixing = self.gate.weights(selection).detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from coterie.training.draws import Draw
+
+PREFERENCE = 0.9
+"""How likely a gate that begins with one expert chooses it."""
 
 AtFreeze = Literal["own_k", "mean_k", "round", "sample", "all"]
 
@@ -46,6 +50,10 @@ class Gate(nn.Module, ABC):
     def probabilities(self) -> Tensor:
         """Return how likely, or how strongly, each task uses each expert, ``[N, M]``."""
 
+    @abstractmethod
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``, from which the gate can still learn away."""
+
     def density(self) -> Tensor:
         """Return the expected number of experts that each task computes while training, ``[N]``."""
         return self.selection().sum(dim=1).to(torch.float32)
@@ -66,6 +74,12 @@ def most_likely(probabilities: Tensor, number: Tensor | int) -> Tensor:
     place = torch.arange(order.shape[1], device=order.device).expand_as(order)
     rank = torch.empty_like(order).scatter_(1, order, place)
     return rank < (number.unsqueeze(1) if isinstance(number, Tensor) else number)
+
+
+def leaning(expert: Tensor, experts: int) -> Tensor:
+    """Return logits ``[N, M]`` whose softmax gives each task's expert ``[N]`` nine tenths."""
+    own = math.log(PREFERENCE / (1 - PREFERENCE) * max(1, experts - 1))
+    return own * nn.functional.one_hot(expert, experts)
 
 
 def renormalised(weights: Tensor, selection: Tensor) -> Tensor:

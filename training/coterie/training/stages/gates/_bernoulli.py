@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from coterie.training.draws import Draw
-from coterie.training.stages.gates._base import AtFreeze, Gate, most_likely
+from coterie.training.stages.gates._base import PREFERENCE, AtFreeze, Gate, most_likely
 
 MixtureInit = Literal["gaussian", "ones", "mean"]
+
+_OTHERS = 0.5
+"""How many other experts a gate that begins with one opens on average."""
 
 
 class BernoulliGate(Gate):
@@ -47,6 +50,14 @@ class BernoulliGate(Gate):
     def forward(self, task: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Draw experts for questions of tasks ``[B]``; return them and their weights, ``[B, M]``."""
         return draw.bernoulli(self.logits[task]), self.mixture[task]
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``, of weight 1; others seldom open."""
+        own = nn.functional.one_hot(expert, self.logits.shape[1]).to(torch.bool)
+        others = _OTHERS / self.logits.shape[1]
+        self.logits.copy_(torch.logit(torch.where(own, PREFERENCE, others)))
+        self.mixture[own] = 1.0
 
     def selection(self) -> Tensor:
         """Return the experts that each task keeps, bool ``[N, M]``."""

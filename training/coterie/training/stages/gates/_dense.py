@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.training.draws import Draw
-from coterie.training.stages.gates._base import Gate
+from coterie.training.stages.gates._base import Gate, leaning
 from coterie.training.stages.gates._bernoulli import MixtureInit, initial_mixture
 
 
@@ -27,6 +27,11 @@ class UngatedMixture(Gate):
     def forward(self, task: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return all experts, and w(t)."""
         return self.selection()[task], self.mixture[task]
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with the weight of one expert for each task, ``[N]``."""
+        self.mixture.copy_(nn.functional.one_hot(expert, self.mixture.shape[1]))
 
     def selection(self) -> Tensor:
         """Return all experts, bool ``[N, M]``."""
@@ -58,6 +63,11 @@ class SoftmaxGate(Gate):
     def forward(self, task: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return all experts, and their shares."""
         return self.selection()[task], self.probabilities()[task]
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``."""
+        self.logits.copy_(leaning(expert, self.logits.shape[1]))
 
     def selection(self) -> Tensor:
         """Return all experts, bool ``[N, M]``."""

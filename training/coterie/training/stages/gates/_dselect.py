@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from coterie.training.draws import Draw
-from coterie.training.stages.gates._base import Gate, renormalised
+from coterie.training.stages.gates._base import PREFERENCE, Gate, renormalised
 from coterie.training.stages.gates._selectors import binary_codes, indecision, selectors
 
 _START = 0.01
 """Selectors start undecided, where the smooth step is steepest."""
+_DECIDED = 0.4
+"""Digits that begin decided: steps of .97, on a slope that gradients can still go down."""
 
 
 class DSelectGate(Gate):
@@ -46,6 +50,13 @@ class DSelectGate(Gate):
         """Return the experts of some weight, and q, both ``[B, M]``."""
         q = self.probabilities()
         return (q > 0)[task], q[task]
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``: the first selector's, nearly decided."""
+        self.digits[:, 0] = _DECIDED * (2 * self.codes[expert] - 1)
+        share = PREFERENCE / (1 - PREFERENCE) * max(1, self.k - 1)
+        self.logits[:, 0] = math.log(share)
 
     def selection(self) -> Tensor:
         """Return the likeliest expert of each selector, bool ``[N, M]``."""

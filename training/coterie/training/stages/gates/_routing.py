@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from coterie.training.draws import Draw
-from coterie.training.stages.gates._base import Gate, most_likely
+from coterie.training.stages.gates._base import Gate, leaning, most_likely
 
 
 class RoutingGate(Gate):
@@ -27,6 +27,11 @@ class RoutingGate(Gate):
         """Draw one expert for each question; return it, and ones, both ``[B, M]``."""
         chosen = draw.categorical(self.logits[task])
         return chosen, torch.ones_like(chosen, dtype=self.logits.dtype)
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``."""
+        self.logits.copy_(leaning(expert, self.logits.shape[1]))
 
     def selection(self) -> Tensor:
         """Return each task's likeliest expert, bool ``[N, M]``."""

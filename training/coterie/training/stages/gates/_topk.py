@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from coterie.training.draws import Draw
-from coterie.training.stages.gates._base import Gate, most_likely, renormalised
+from coterie.training.stages.gates._base import Gate, leaning, most_likely, renormalised
 
 
 class TopKGate(Gate):
@@ -32,6 +32,11 @@ class TopKGate(Gate):
         noisy = logits + draw.normal(logits.shape[1], logits.device) * softplus(self.noise[task])
         chosen = most_likely(noisy, self.k)
         return chosen, torch.softmax(noisy.masked_fill(~chosen, -torch.inf), dim=1)
+
+    @torch.no_grad()
+    def prefer(self, expert: Tensor) -> None:
+        """Begin with one expert for each task, ``[N]``."""
+        self.logits.copy_(leaning(expert, self.logits.shape[1]))
 
     def selection(self) -> Tensor:
         """Return the k experts of the largest logits, bool ``[N, M]``."""
