@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save
 
-from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest
+from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest, with_checksum
 from coterie.runtime.tasks import TaskSpec
 
 OPSET = 18
@@ -126,9 +126,9 @@ def write_manifest(folder: Path, *, text: bool, name: str = "handmade", **change
 
 
 def edit_manifest(folder: Path, **changes: Any) -> None:
-    """Replace top-level entries of a manifest, unchecked."""
+    """Replace top-level entries of a manifest, whatever they mean; its checksum is made to fit."""
     raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    (folder / MANIFEST).write_text(json.dumps(raw | changes), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(with_checksum(raw | changes)), encoding="utf-8")
 
 
 def hammer(ask: Any, questions: Sequence[Any], threads: int) -> list[Any]:

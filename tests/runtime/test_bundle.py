@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,35 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(bundle: Path, name: st
         load_bundle(bundle)
 
 
+@pytest.mark.parametrize("name", ["C:x", "nul\u200b.onnx", "caf\u00e9", "-rf", ".hidden", "x" * 300])
+def test_a_name_that_some_file_system_reads_otherwise_is_refused(bundle: Path, name: str) -> None:
+    files = json.loads((bundle / MANIFEST).read_text())["files"]
+    edit_manifest(bundle, files={**files, name: {"length": 1, "sha256": "0" * 64}})
+    with pytest.raises(IntegrityError, match="not a file of the bundle"):
+        load_bundle(bundle)
+
+
+def test_a_graph_of_another_format_is_refused(bundle: Path) -> None:
+    """ONNX Runtime would take a file of that ending for a format of its own, which nothing has looked into."""
+    (bundle / "router.onnx").rename(bundle / "router.ort")
+    raw = json.loads((bundle / MANIFEST).read_text())
+    raw["files"]["router.ort"] = raw["files"].pop("router.onnx")
+    edit_manifest(bundle, files=raw["files"], router="router.ort")
+    with pytest.raises(IntegrityError, match=r"ends in \.onnx"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("make", [lambda file: os.mkfifo(file), lambda file: file.mkdir()])
+@pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
+def test_what_is_no_file_is_neither_waited_for_nor_read(
+    bundle: Path, make: Callable[[Path], None], name: str
+) -> None:
+    (bundle / name).unlink()
+    make(bundle / name)
+    with pytest.raises(IntegrityError, match="not a regular file"):
+        load_bundle(bundle)
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, "router.onnx", "tags.onnx"])
 def test_a_file_that_is_needed_must_be_listed(bundle: Path, name: str) -> None:
     files = json.loads((bundle / MANIFEST).read_text())["files"]
@@ -122,9 +152,11 @@ def test_a_file_that_is_needed_must_be_listed(bundle: Path, name: str) -> None:
         (b"\xff\xfe", "not JSON"),
         (b"[]", "not a coterie bundle"),
         (b"{}", "schema_version"),
-        (b'{"schema_version": 3}', "upgrade coterie"),
+        (b'{"schema_version": 99}', "upgrade coterie"),
         (b'{"schema_version": 1}', "not valid"),
         (b"[" * 200_000, "nested too deeply|not JSON"),
+        (b'{"schema_version": 2, "schema_version": 2}', "'schema_version' stands twice"),
+        (b'{"schema_version": ' + b"9" * 5000 + b"}", "not JSON"),
     ],
 )
 def test_a_broken_or_newer_manifest_is_refused(bundle: Path, content: bytes, says: str) -> None:
@@ -141,6 +173,42 @@ def test_a_bundle_of_an_older_schema_still_loads(bundle: Path) -> None:
     tasks = json.loads((bundle / MANIFEST).read_text())["plan"]["tasks"]
     edit_manifest(bundle, schema_version=1, plan={"tasks": tasks, "stages": stages})
     assert load_bundle(bundle).manifest.schema_version == 1
+
+
+def test_a_manifest_that_was_damaged_is_refused(bundle: Path) -> None:
+    """A label's letters are in no file's checksum."""
+    file = bundle / MANIFEST
+    file.write_text(file.read_text().replace('"sport"', '"spork"'))
+    with pytest.raises(BundleError, match="checksum differs"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "shape", [[None, 1 << 40], [None, -1], [None, 0], [4, 4], [], [None] * 40, [None, 1 << 15, 1 << 15]]
+)
+def test_sizes_that_no_input_has_are_refused(bundle: Path, shape: list[int | None]) -> None:
+    edit_manifest(bundle, inputs=[{"name": "features", "dtype": "float32", "shape": shape}])
+    with pytest.raises(BundleError, match="is of no input"):
+        load_bundle(bundle)
+
+
+def test_an_answer_of_another_width_is_refused(bundle: Path) -> None:
+    """The graphs and the manifest may each be well made, and not belong together."""
+    tasks = json.loads((bundle / MANIFEST).read_text())["tasks"]
+    tasks[0]["task"]["labels"].append("weather")
+    edit_manifest(bundle, tasks=tasks)
+    for mode in ("router", "task"):
+        with pytest.raises(BundleError, match="a graph answered with"):
+            load(bundle, mode=mode).predict("topic", [[0.0] * 4])
+
+
+def test_probabilities_past_a_task_s_width_are_refused(bundle: Path) -> None:
+    tasks = json.loads((bundle / MANIFEST).read_text())["tasks"]
+    # The router's widest task stays as wide; this one becomes narrower than its head is.
+    tasks[2]["task"]["labels"].pop()
+    edit_manifest(bundle, tasks=tasks)
+    with pytest.raises(BundleError, match="probabilities that are none"):
+        load(bundle).predict("tags", [[0.0] * 4])
 
 
 def test_a_folder_without_a_bundle_is_refused(tmp_path: Path) -> None:
@@ -184,6 +252,21 @@ def test_a_tensor_outside_the_weight_file_is_refused(bundle: Path, change: dict[
         b"\x02\0\0\0\0\0\0\0[]",
         b"\x02\0\0\0\0\0\0\0\xff\xff",
         b"\x09\0\0\0\0\0\0\0" + b'{"a": {}}',
+        *(
+            len(header).to_bytes(8, "little") + header + bytes(8)
+            for header in (
+                b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 16]}}',
+                b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+                b'{"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 8]}}',
+                b'{"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}}',
+                b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [false, 8]}}',
+                b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}, "a": {}}',
+                b'{"a": {"dtype": "F32", "shape": ['
+                + b"9223372036854775807," * 50_000
+                + b'1], "data_offsets": [0, 8]}}',
+                b"[" * 100_000,
+            )
+        ),
     ],
 )
 def test_a_weight_file_that_is_no_safetensors_is_refused(bundle: Path, content: bytes) -> None:

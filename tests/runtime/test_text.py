@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -97,6 +98,23 @@ def test_a_file_that_is_no_tokenizer_is_a_bundle_error(tmp_path: Path, content: 
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(BundleError, match=r"tokenizer\.json is not a file of the tokenizers library"):
         encoder(tmp_path / "tokenizer.json")
+
+
+def test_a_panic_of_the_library_is_a_bundle_error(path: Path) -> None:
+    """It is no ``Exception``: a server that catches those would end."""
+    content = json.loads(path.read_text())
+    content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "ABwCAAACAAAA"}
+    path.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="is not a file of the tokenizers library"):
+        encoder(path)
+
+
+def test_a_tokenizer_that_contradicts_itself_is_a_bundle_error(path: Path) -> None:
+    content = json.loads(path.read_text())
+    del content["model"]["vocab"]["[UNK]"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match="cannot take a text"):
+        encoder(path).encode(["never seen"])
 
 
 def test_a_missing_file_is_a_bundle_error_without_its_folder(tmp_path: Path) -> None:

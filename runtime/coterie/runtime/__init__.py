@@ -19,6 +19,7 @@ from coterie.runtime.errors import (
     InvalidInputError,
     MissingExtraError,
     RequestError,
+    SignatureError,
     UnknownTaskError,
 )
 from coterie.runtime.manifest import Manifest, TensorSpec, TextSpec, parse_manifest
@@ -42,6 +43,7 @@ __all__ = [
     "RequestError",
     "Result",
     "SharingPlan",
+    "SignatureError",
     "StageChange",
     "StagePlan",
     "TaskChange",

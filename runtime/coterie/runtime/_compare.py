@@ -180,7 +180,12 @@ def _stages(old: _Weights, before: int, new: _Weights, after: int) -> Iterator[S
             added=tuple(block for block in second if block not in kept_second),
             removed=tuple(block for block in first if block not in kept_first),
             weights=max(distance, default=0.0),
-            mixture=max((abs(first[one] - second[other]) for one, other in pairs), default=0.0),
+            mixture=max(
+                (
+                    *(abs(first[one] - second[other]) for one, other in pairs),
+                    _stitched_differently(was.get(name), before, now.get(name), after),
+                )
+            ),
         )
         if not change.nothing:
             yield change
@@ -192,6 +197,31 @@ def _used(stage: StagePlan, task: int) -> dict[str, float]:
         stage.blocks[block].name: weight
         for block, weight in zip(stage.uses[task], stage.weights[task], strict=True)
     }
+
+
+def _stitched_differently(before: StagePlan | None, old: int, after: StagePlan | None, new: int) -> float:
+    """Return the largest difference of a share with which a task's columns take from each other."""
+    if before is None or after is None or before.stitches is None or after.stitches is None:
+        return 0.0
+    first, second = _shares(before, old), _shares(after, new)
+    return max((abs(first.get(key, 0.0) - second.get(key, 0.0)) for key in first | second), default=0.0)
+
+
+def _shares(stage: StagePlan, task: int) -> dict[object, float]:
+    """Return alpha and beta of everything that a task depends on in a stitched stage, by where they stand."""
+    stitches, used = stage.stitches, set(stage.uses[task])
+    if stitches is None:
+        return {}
+    found: dict[object, float] = {}
+    for number, layer in enumerate(stitches.layers):
+        for row, shares in enumerate(layer.alpha):
+            taken = {block: share for block, share in zip(layer.blocks, shares, strict=True) if share}
+            if taken.keys() <= used:
+                place = (number, layer.columns[row // stitches.subspaces], row % stitches.subspaces)
+                found.update({(*place, stage.blocks[block].source): share for block, share in taken.items()})
+    for number, column, beta in stitches.reads[task]:
+        found[number, stitches.layers[number].columns[column]] = beta
+    return found
 
 
 def _distance(before: dict[str, Array], after: dict[str, Array]) -> float:

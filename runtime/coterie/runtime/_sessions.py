@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,10 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from coterie.runtime._bundle import Bundle
-from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError
+from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError, StoppedError
 
 Array = npt.NDArray[Any]
+RunOptions: TypeAlias = ort.RunOptions
 
 _ORT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(uint8)": "uint8"}
 _FATAL_ONLY = 4
@@ -29,22 +30,29 @@ class Graph:
         self._outputs = [output.name for output in session.get_outputs()]
 
     def run(
-        self, feeds: Mapping[str, Array]
+        self, feeds: Mapping[str, Array], stop: RunOptions | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Return scores [B, C] and probabilities [B, C], or ``None`` where the graph has none.
 
+        Args:
+            feeds: The inputs by name.
+            stop: Its ``terminate``, set by another thread, ends the run before its next kernel.
+
         Raises:
+            StoppedError: If the run was ended.
             InvalidInputError: If ONNX Runtime refuses a value, for example a token id past the vocabulary.
             BundleError: If the graph fails for any other reason.
         """
         try:
-            values = self._session.run(self._outputs, feeds)
+            values = self._session.run(self._outputs, feeds, stop)
         except ort_state.InvalidArgument as error:
             raise InvalidInputError(
                 f"graph {self._name!r} refuses a value of the input, such as a token id past the vocabulary: "
                 "give inputs like those the model was trained on"
             ) from error
         except Exception as error:
+            if stop is not None and stop.terminate:
+                raise StoppedError("the run was ended: nobody waits for its answer") from error
             raise BundleError(
                 f"graph {self._name!r} failed ({type(error).__name__}): export it again"
             ) from error
@@ -86,6 +94,7 @@ class Sessions:
         return graph
 
     def _make(self, name: str, inputs: dict[str, str], *, prepack: bool) -> Graph:
+        file = self._bundle.graph(name)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
         if prepack:
@@ -97,9 +106,7 @@ class Sessions:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             options.intra_op_num_threads = self._threads or 1
         try:
-            session = ort.InferenceSession(
-                str(self._bundle.path / name), options, providers=self._providers, enable_fallback=0
-            )
+            session = ort.InferenceSession(str(file), options, providers=self._providers, enable_fallback=0)
         except Exception as error:
             # The text of ONNX Runtime's error carries absolute paths; it stays in the cause, for the log.
             raise BundleError(

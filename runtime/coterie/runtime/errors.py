@@ -12,9 +12,14 @@
     │   └── ParityError      an exported graph does not answer as the torch model does
     ├── BundleError          a bundle cannot be loaded
     │   └── IntegrityError   a file of it is missing, truncated, altered or foreign
-    └── RequestError         a question is wrong; the server goes on
-        ├── UnknownTaskError
-        └── InvalidInputError
+    │       └── SignatureError   it is not signed with the key that was given
+    ├── RequestError         a question is wrong; the server goes on
+    │   ├── UnknownTaskError
+    │   ├── InvalidInputError
+    │   └── DeadlineError    its answer would have come too late
+    └── UnavailableError     a question cannot be taken now
+        ├── OverloadedError  there is as much to do as may wait
+        └── StoppedError     a run was ended before its time
 """
 
 from __future__ import annotations
@@ -85,6 +90,10 @@ class IntegrityError(BundleError):
     """A file of a bundle is missing, truncated, altered or not the bundle's own."""
 
 
+class SignatureError(IntegrityError):
+    """A bundle is not signed, or not with the key that was given, or was altered since."""
+
+
 class RequestError(CoterieError):
     """A question to a model is wrong. Its message is safe to send to a client."""
 
@@ -95,3 +104,27 @@ class UnknownTaskError(RequestError):
 
 class InvalidInputError(RequestError):
     """A question's input has a wrong shape, type or value."""
+
+
+class DeadlineError(RequestError):
+    """A question's answer was not there when its deadline came."""
+
+
+class UnavailableError(CoterieError):
+    """A question cannot be taken now. Its message is safe to send to a client."""
+
+
+class OverloadedError(UnavailableError):
+    """As much waits as may wait.
+
+    Attributes:
+        retry_seconds: After which there should be room again.
+    """
+
+    def __init__(self, message: str, *, retry_seconds: float) -> None:
+        self.retry_seconds = retry_seconds
+        super().__init__(message)
+
+
+class StoppedError(UnavailableError):
+    """A run was ended before its time."""

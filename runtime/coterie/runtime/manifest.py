@@ -1,25 +1,34 @@
 """The manifest of a bundle: the one file that says what all the others are.
 
 A reader refuses a newer version; an older one stays readable. Version 2 added stages that concatenate or read
-columns, and tagging.
+columns, and tagging. Version 3 says which graphs were asked, and
+which precision weights are stored in.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from coterie.runtime._json import unique_names
 from coterie.runtime.errors import BundleError
 from coterie.runtime.plan import SharingPlan
 from coterie.runtime.tasks import TaskSpec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
+_CHECKSUM = "checksum"
+SIGNATURE = "manifest.sig"
+"""Beside the manifest where a bundle is signed; in no list."""
 
 DType = Literal["float32", "int64", "uint8"]
+
+Precision = Literal["fp32", "int8", "fp16", "bf16"]
+"""What weights are stored in, and, but for bf16, computed in."""
 
 FIRST_CHARACTER = 2
 """Ids of characters begin here: 0 fills up short words, 1 is a character that is not known."""
@@ -78,6 +87,8 @@ class TaskEntry(_Frozen):
     """File of the bundle."""
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
     """Split to metric name to value, for example ``{"test": {"accuracy": 0.91}}``."""
+    measured: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """The same of the bundle itself, asked through its router; empty where there was no data to ask about."""
 
 
 class TensorUse(_Frozen):
@@ -109,7 +120,47 @@ class Parity(_Frozen):
     max_abs_error: float
     """Largest absolute difference of a score, over every graph and input checked."""
     graphs: int
+    """Graphs that were asked, the router among them."""
     inputs: int
+    """Inputs that each of them was asked about."""
+    of: int | None = None
+    """Graphs in the bundle; of bundles before version 3, every one was asked."""
+    tasks: dict[str, float] = Field(default_factory=dict)
+    """The largest difference of each task graph that was asked, by the task's name."""
+    metrics: float | None = None
+    """Largest difference of a task's metric between bundle and torch; of metrics above 1, relative to them.
+    None where there was no data to measure them on."""
+
+
+class PrecisionReport(_Frozen):
+    """What became of the weights of an export in less than fp32."""
+
+    asked: Precision
+    blocks: dict[str, Precision]
+    """Block name to what its weights are stored in; what was too small to gain, or cost too much, is fp32."""
+    costly: tuple[str, ...] = ()
+    """Those of the blocks in fp32 that cost some task too much in another precision."""
+    score_difference: float
+    """Largest absolute difference of a score from the torch model's."""
+    max_metric_drop: float | None = None
+    """Points that a task was allowed to lose on validation data; a point is 0.01 of its metric."""
+    drops: dict[str, float] = Field(default_factory=dict)
+    """Task to the points that it lost there; negative where it gained. Empty where nothing was measured."""
+
+
+class ColumnCut(_Frozen):
+    """What stitched columns were made to take no longer from each other."""
+
+    threshold: float
+    """Shares (alpha) of a smaller size are 0; the largest of each subspace is kept, however small."""
+    cut: int
+    """Shares that were cut,"""
+    of: int
+    """of so many that were not 0."""
+    max_metric_drop: float
+    """Points that a task was allowed to lose on validation data; a point is 0.01 of its metric."""
+    drops: dict[str, float]
+    """Task to the points that it lost there; negative where it gained."""
 
 
 class Manifest(_Frozen):
@@ -130,11 +181,28 @@ class Manifest(_Frozen):
     sizes: dict[str, int] = Field(default_factory=dict)
     """Bytes, by what they are: ``weights``, ``standalone`` (all tasks as single files), ..."""
     parity: Parity
+    """In less than fp32 against the bundle's own answers, one question at a time; see ``precision``."""
+    precision: PrecisionReport | None = None
+    """None where every weight is as it was trained, fp32."""
+    column_cut: ColumnCut | None = None
+    """None where stitched columns take from each other as they were trained to."""
     provenance: Provenance
 
     def dumps(self) -> str:
         """Return the manifest as JSON with sorted keys, the same bytes for the same content."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        raw = with_checksum(self.model_dump(mode="json"))
+        return json.dumps(raw, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def with_checksum(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest, as JSON has it, with the SHA-256 of all else in it.
+
+    The manifest holds every other file's checksum; its own tells a damaged manifest from a whole one. Only a
+    signature tells who made it.
+    """
+    rest = {key: value for key, value in raw.items() if key != _CHECKSUM}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return {**rest, _CHECKSUM: hashlib.sha256(text.encode()).hexdigest()}
 
 
 def parse_manifest(text: str | bytes) -> Manifest:
@@ -144,9 +212,11 @@ def parse_manifest(text: str | bytes) -> Manifest:
         BundleError: If it is not JSON, of a newer schema, or not a manifest.
     """
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=unique_names)
     except ValueError as error:
         raise BundleError(f"{MANIFEST} is not JSON ({error}): export the bundle again") from error
+    except RecursionError as error:
+        raise BundleError(f"{MANIFEST} is nested too deeply: this is not a coterie bundle") from error
     if not isinstance(raw, dict) or not isinstance(raw.get("schema_version"), int):
         raise BundleError(f"{MANIFEST} has no schema_version: this is not a coterie bundle")
     if raw["schema_version"] > SCHEMA_VERSION:
@@ -154,6 +224,10 @@ def parse_manifest(text: str | bytes) -> Manifest:
             f"{MANIFEST} is of schema version {raw['schema_version']}, this coterie reads up to "
             f"{SCHEMA_VERSION}: upgrade coterie"
         )
+    # Bundles before version 3 have none.
+    if _CHECKSUM in raw and with_checksum(raw) != raw:
+        raise BundleError(f"{MANIFEST} was altered: its checksum differs; copy or export the bundle again")
+    raw.pop(_CHECKSUM, None)
     try:
         return Manifest.model_validate(raw)
     except ValidationError as error:

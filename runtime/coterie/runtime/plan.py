@@ -35,6 +35,84 @@ class BlockPlan(_Frozen):
     """Number of weights."""
 
 
+class StitchLayer(_Frozen):
+    """One layer of stitched columns, without the blocks and columns that no task needs."""
+
+    blocks: tuple[int, ...] = Field(min_length=1)
+    """Its blocks, indices into the stage's, ascending."""
+    takes: tuple[int, ...]
+    """For each block the column that it takes, a place among those that the layer before keeps; 0 in the
+    first layer, where every block takes the stage's own input."""
+    columns: tuple[int, ...] = Field(min_length=1)
+    """The columns that are kept, by their index in the trained stage."""
+    alpha: tuple[tuple[float, ...], ...]
+    """For each subspace of each kept column its share of each block, ``[columns * subspaces, blocks]``."""
+
+
+class Stitches(_Frozen):
+    """How the blocks of stitched columns feed each other, layer by layer (cross-stitch units, sluices).
+
+    After a layer every subspace of a column is a mixture of the layer's blocks, ``h'_i = sum_j alpha_ij
+    h_j``, and a column's state is its subspaces in a row. Task t's state is ``sum beta * state`` over what it
+    reads.
+    """
+
+    subspaces: int = Field(ge=1)
+    axis: int = Field(lt=0)
+    """Axis of the states along which a column's subspaces lie, from the end."""
+    layers: tuple[StitchLayer, ...] = Field(min_length=1)
+    reads: tuple[tuple[tuple[int, int, float], ...], ...]
+    """For each task the states that it reads: layer, place among that layer's columns, and beta."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = 1
+        for layer in self.layers:
+            if list(layer.blocks) != sorted(set(layer.blocks)) or layer.blocks[0] < 0:
+                raise ValueError("a layer's blocks are ascending and distinct")
+            if len(layer.takes) != len(layer.blocks) or not all(0 <= at < given for at in layer.takes):
+                raise ValueError("every block takes one column of the layer before")
+            if len(layer.alpha) != self.subspaces * len(layer.columns):
+                raise ValueError("alpha has a row for each subspace of each column")
+            if any(len(row) != len(layer.blocks) or not any(row) for row in layer.alpha):
+                raise ValueError("every subspace is a mixture of at least one of its layer's blocks")
+            given = len(layer.columns)
+        for read in self.reads:
+            if not read or not all(
+                0 <= layer < len(self.layers) and 0 <= column < len(self.layers[layer].columns)
+                for layer, column, _ in read
+            ):
+                raise ValueError("every task reads at least one column of a layer")
+        return self
+
+    def rows(self, column: int) -> range:
+        """Return the rows of alpha that make up a layer's column, by its place."""
+        return range(column * self.subspaces, (column + 1) * self.subspaces)
+
+    def needs(self) -> tuple[tuple[int, ...], ...]:
+        """Return for each task the blocks that its state depends on, ascending."""
+        # Sets of blocks as the bits of one number: there may be as many columns as tasks.
+        given, found = [0], []
+        for layer in self.layers:
+            own = [1 << block | given[at] for block, at in zip(layer.blocks, layer.takes, strict=True)]
+            columns = []
+            for column in range(len(layer.columns)):
+                bits = 0
+                for row in self.rows(column):
+                    for share, block in zip(layer.alpha[row], own, strict=True):
+                        bits |= block if share else 0
+                columns.append(bits)
+            found.append(columns)
+            given = columns
+        tasks = []
+        for read in self.reads:
+            bits = 0
+            for number, column, _ in read:
+                bits |= found[number][column]
+            tasks.append(tuple(at for at, bit in enumerate(reversed(f"{bits:b}")) if bit == "1"))
+        return tuple(tasks)
+
+
 class StagePlan(_Frozen):
     """One stage: its used blocks and the sparse mixing matrix, row by row."""
 
@@ -56,6 +134,11 @@ class StagePlan(_Frozen):
     """Stages that compute every task's state at once, such as stitched columns and gates that depend on the
     input: the one block's result is [R, columns, ...], and task t reads the column ``columns[t]``. Nothing of
     such a stage can be cut. None: a task reads the whole result."""
+    stitches: Stitches | None = None
+    """Stitched columns: how the stage's blocks feed each other. A task uses the blocks that its state depends
+    on, each with weight 1; in what mixture is said here. None: every block takes the stage's own input."""
+    trained_parameters: int | None = Field(default=None, ge=1)
+    """Weights of all blocks as they were trained, used or not, where these are of several architectures."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,10 +160,22 @@ class StagePlan(_Frozen):
                 raise ValueError("a stage with columns has one block, which every task uses as it is")
         return self
 
+    @model_validator(mode="after")
+    def _stitched(self) -> Self:
+        if self.stitches is None:
+            return self
+        if any(block >= len(self.blocks) for layer in self.stitches.layers for block in layer.blocks):
+            raise ValueError("a layer's blocks are among the stage's blocks")
+        if self.columns is not None or self.combine != "sum" or self.stitches.needs() != self.uses:
+            raise ValueError("a task of a stitched stage uses the blocks that its state depends on")
+        if any(set(weight) != {1.0} for weight in self.weights):
+            raise ValueError("the mixtures of a stitched stage are its stitches'")
+        return self
+
     @property
     def mixes(self) -> bool:
         """Whether any task weights or adds up blocks, rather than using one of them as it is."""
-        return any(weight != (1.0,) for weight in self.weights)
+        return self.stitches is not None or any(weight != (1.0,) for weight in self.weights)
 
     @property
     def dense(self) -> bool:

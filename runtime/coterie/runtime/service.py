@@ -20,8 +20,8 @@ from starlette.routing import Route
 
 from coterie.runtime._bundle import Bundle, load_bundle
 from coterie.runtime._engine import Engine
+from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import ConfigError
-from coterie.runtime.serving._async_engine import AsyncEngine
 from coterie.runtime.serving._core import Models
 from coterie.runtime.serving._grpc import GrpcServer
 from coterie.runtime.serving._http import create_app, error_response
@@ -64,7 +64,7 @@ async def _tasks(_: Request) -> Response:
 def _load() -> Bundle:
     if SETTINGS.bundle is None:
         raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
-    return load_bundle(SETTINGS.bundle)
+    return load_bundle(SETTINGS.bundle, public_key=SETTINGS.public_key)
 
 
 # BentoML's own metrics make a series of every path that is asked for, known or not; ours take their place.
@@ -87,8 +87,19 @@ class CoterieService:
     def __init__(self) -> None:
         engine = Engine(_load(), threads=SETTINGS.threads)
         engine.warm()
-        self._engine = AsyncEngine(engine, concurrency=SETTINGS.concurrency, max_waiting=SETTINGS.max_waiting)
-        self._models = Models(self._engine, max_rows=SETTINGS.max_rows, observer=Metrics())
+        metrics = Metrics()
+        self._batcher = Batcher(
+            engine,
+            limits=Limits(
+                rows=SETTINGS.max_waiting_rows,
+                task_rows=SETTINGS.max_task_rows,
+                nbytes=SETTINGS.max_waiting_bytes,
+            ),
+            runs=SETTINGS.runs,
+            target=SETTINGS.run_seconds,
+            observer=metrics,
+        )
+        self._models = Models(self._batcher, max_rows=SETTINGS.max_rows, observer=metrics)
         self._typed = TypedApi(self._models)
         self._grpc: GrpcServer | None = None
 
@@ -115,7 +126,7 @@ class CoterieService:
         if self._grpc is not None:
             await self._grpc.stop(SETTINGS.shutdown_seconds)
         self._models.ready = False
-        self._engine.close()
+        await self._batcher.close()
 
     async def __is_ready__(self) -> bool:
         """Tell BentoML's /readyz whether questions can be answered."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,8 @@ class TextEncoder:
         Raises:
             BundleError: If the text is no tokenizer.
         """
-        try:
+        with _told(f"{spec.tokenizer} is not a file of the tokenizers library"):
             self._tokenizer = Tokenizer.from_str(tokenizer)
-        except Exception as error:  # the library raises plain Exception
-            raise BundleError(
-                f"{spec.tokenizer} is not a file of the tokenizers library ({error}): export the bundle again"
-            ) from error
         # A file may carry settings of its own; the manifest's are the ones that were trained with.
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(spec.max_length)
@@ -71,15 +68,19 @@ class TextEncoder:
         Raises:
             InvalidInputError: If an element is not a string, or not one that UTF-8 can hold; if it is neither
                 that nor a list of words, or has more than ``spec.max_length`` words.
+            BundleError: If the tokenizer contradicts itself.
         """
         if isinstance(texts, str | bytes):
             raise InvalidInputError("texts are one string: put it in a list")
         if self.words is not None:
-            return [self.words(self._divided(index, text)) for index, text in enumerate(texts)]
+            divided = [self._divided(index, text) for index, text in enumerate(texts)]
+            with _told(f"{self.spec.tokenizer} cannot take words"):
+                return [self.words(words) for words in divided]
         for index, text in enumerate(texts):
             _check(index, text)
         pad = self.spec.pad_id
-        encoded = [item.ids for item in self._tokenizer.encode_batch_fast(list(texts))]
+        with _told(f"{self.spec.tokenizer} cannot take a text"):
+            encoded = [item.ids for item in self._tokenizer.encode_batch_fast(list(texts))]
         # Whoever writes the padding token's own name into a text adds nothing to it.
         return [[token for token in ids if token != pad] if pad in ids else ids for ids in encoded]
 
@@ -122,6 +123,18 @@ class TextEncoder:
                 f"text {index} has {len(words)} words, more than {self.spec.max_length}: divide it"
             )
         return words
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Turn what the library raises, plain ``Exception`` and worse, into a ``BundleError``."""
+    try:
+        yield
+    except BaseException as error:
+        # A panic of the library is no Exception, lest anybody go on; only this tokenizer is lost.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BundleError(f"{what} ({error}): export the bundle again") from error
 
 
 def _check(index: int, text: object) -> None:

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import load
+from coterie.runtime.batching import Batcher
 from coterie.runtime.serving import Addresses
-from coterie.runtime.serving._async_engine import AsyncEngine
 from coterie.runtime.serving._core import Models
 from coterie.runtime.serving._grpc import GrpcServer
 
@@ -132,8 +132,8 @@ def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
 
 def test_a_server_that_is_not_ready_or_stopping_is_unavailable(features: HandMade) -> None:
     async def ask() -> list[tuple[grpc.StatusCode, bool]]:
-        engine = AsyncEngine(load(features.path, threads=1), concurrency=1, max_waiting=1)
-        models = Models(engine, max_rows=8)
+        batcher = Batcher(load(features.path, threads=1))
+        models = Models(batcher, max_rows=8)
         server = GrpcServer(models, host="127.0.0.1", port=0, max_body=1 << 20)
         port = await server.start()
         seen = []
@@ -146,7 +146,7 @@ def test_a_server_that_is_not_ready_or_stopping_is_unavailable(features: HandMad
                     seen.append((grpc.StatusCode.OK, ready))
                 except grpc.aio.AioRpcError as error:
                     seen.append((error.code(), ready))
-            engine.close()
+            await batcher.close()
             with pytest.raises(grpc.aio.AioRpcError, match="shutting down"):
                 await stub.ModelInfer(question(fp32_contents=[1, 2, 3, 4]))
         await server.stop(1)
@@ -157,8 +157,8 @@ def test_a_server_that_is_not_ready_or_stopping_is_unavailable(features: HandMad
 
 def test_a_stopping_server_finishes_what_it_has_accepted(features: HandMade) -> None:
     async def ask() -> int:
-        engine = AsyncEngine(load(features.path, threads=1), concurrency=1, max_waiting=8)
-        models = Models(engine, max_rows=100_000)
+        batcher = Batcher(load(features.path, threads=1))
+        models = Models(batcher, max_rows=100_000)
         models.ready = True
         server = GrpcServer(models, host="127.0.0.1", port=0, max_body=1 << 24)
         port = await server.start()
@@ -169,11 +169,11 @@ def test_a_stopping_server_finishes_what_it_has_accepted(features: HandMade) -> 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             accepted = [asyncio.ensure_future(stub.ModelInfer(many)) for _ in range(3)]
-            while not engine._waiting:
+            while not batcher.waiting:
                 await asyncio.sleep(0.001)
             await server.stop(20)
             answers = await asyncio.gather(*accepted, return_exceptions=True)
-        engine.close()
+        await batcher.close()
         return sum(not isinstance(answer, BaseException) for answer in answers)
 
     assert asyncio.run(ask()) >= 1

@@ -10,10 +10,10 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from coterie.runtime._prediction import Prediction
-from coterie.runtime.errors import InvalidInputError, UnknownTaskError
+from coterie.runtime.batching import Batcher
+from coterie.runtime.errors import InvalidInputError, UnavailableError, UnknownTaskError
 from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.serving._async_engine import AsyncEngine
-from coterie.runtime.serving._failures import TooLargeError, UnavailableError, failure_of
+from coterie.runtime.serving._failures import TooLargeError, failure_of
 from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
 from coterie.runtime.tasks import ROUTER, TaskSpec
 
@@ -47,12 +47,16 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Question:
-    """A request: a model, its inputs, and which outputs to give (all, if none is named)."""
+    """A request: a model, its inputs, and which outputs to give (all, if none is named).
+
+    ``timeout`` is after how many seconds nobody wants the answer any more.
+    """
 
     model: str
     inputs: Mapping[str, Tensor]
     version: str = ""
     outputs: tuple[str, ...] = ()
+    timeout: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,20 +75,20 @@ class Observer(Protocol):
 
 
 class Models:
-    """The models of one bundle, over the engine that all transports share.
+    """The models of one bundle, over the batcher that all transports share.
 
     Args:
-        engine: Where the questions go.
+        batcher: Where the questions go.
         max_rows: Most inputs, and most questions, of one request.
         observer: Told of every request.
     """
 
-    def __init__(self, engine: AsyncEngine, *, max_rows: int, observer: Observer | None = None) -> None:
-        self.engine = engine
+    def __init__(self, batcher: Batcher, *, max_rows: int, observer: Observer | None = None) -> None:
+        self.batcher = batcher
         self.ready = False
         self._max_rows = max_rows
         self._observer = observer
-        bundle = engine.engine.bundle
+        bundle = batcher.engine.bundle
         self.bundle = bundle
         self._input = _input_info(bundle.manifest.inputs[0], text=bundle.text is not None)
         self._models = {task.name: self._task_model(task) for task in bundle.tasks}
@@ -110,7 +114,9 @@ class Models:
             UnknownTaskError: If there is no such model or task.
             InvalidInputError: If an input or output is wrong.
             TooLargeError: If there are too many inputs or questions.
-            UnavailableError: If the server is not ready or full.
+            DeadlineError: If the answer takes longer than the question's timeout.
+            OverloadedError: If as much waits as may wait.
+            UnavailableError: If the server is not ready, or is shutting down.
         """
         return await self.observed(question.model, transport, self._answer(question))
 
@@ -160,10 +166,10 @@ class Models:
             task = _task_argument(tensors["task"])
             row = tensors.get("row")
             self.check_rows(_rows(inputs), _rows(task))
-            prediction = await self.engine.predict_many(inputs, row, task)
+            prediction = await self.batcher.predict_many(inputs, row, task, timeout=question.timeout)
         else:
             self.check_rows(_rows(inputs))
-            prediction = await self.engine.predict(info.name, inputs)
+            prediction = await self.batcher.predict(info.name, inputs, timeout=question.timeout)
         outputs = {spec.name: Tensor(spec.datatype, _output(info, spec.name, prediction)) for spec in wanted}
         return Answer(info.name, outputs), len(prediction)
 

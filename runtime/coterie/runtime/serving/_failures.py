@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
-from coterie.runtime.errors import CoterieError, RequestError, UnknownTaskError
+from coterie.runtime.errors import (
+    CoterieError,
+    DeadlineError,
+    OverloadedError,
+    RequestError,
+    UnavailableError,
+    UnknownTaskError,
+)
 
 _LOG = logging.getLogger("coterie.serving")
 
 
 class TooLargeError(RequestError):
     """A request has more bytes, inputs or questions than the server takes."""
-
-
-class UnavailableError(CoterieError):
-    """The server is not ready, or has all the work it can hold. Its message is safe to send to a client."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Failure:
 _KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
     (UnknownTaskError, Failure("not_found", 404, "NOT_FOUND")),
     (TooLargeError, Failure("too_large", 413, "RESOURCE_EXHAUSTED")),
+    (DeadlineError, Failure("late", 504, "DEADLINE_EXCEEDED")),
+    (OverloadedError, Failure("overloaded", 429, "RESOURCE_EXHAUSTED")),
     (UnavailableError, Failure("unavailable", 503, "UNAVAILABLE")),
     (RequestError, Failure("invalid", 400, "INVALID_ARGUMENT")),
 )
@@ -41,6 +47,13 @@ _INTERNAL = Failure("internal", 500, "INTERNAL")
 def failure_of(error: BaseException) -> Failure:
     """Return what an error is called."""
     return next((failure for kind, failure in _KINDS if isinstance(error, kind)), _INTERNAL)
+
+
+def retry_seconds(error: BaseException) -> int | None:
+    """Return after how many seconds a client should try again; ``None`` where that would not help."""
+    if isinstance(error, OverloadedError):
+        return math.ceil(error.retry_seconds)
+    return 1 if isinstance(error, UnavailableError) else None
 
 
 def message_of(error: BaseException) -> str:

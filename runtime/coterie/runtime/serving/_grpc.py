@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -11,11 +12,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from coterie.runtime.serving import _grpc_codec as codec
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models
-from coterie.runtime.serving._failures import failure_of, message_of
+from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models, Question
+from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
 from coterie.runtime.serving._protocol import SERVICE, messages, methods, pool
 
-Handler = Callable[[Any], Awaitable[Any]]
+Handler = Callable[[Any, Any], Awaitable[Any]]
 
 _ROOM = 64 * 1024
 """Bytes that a message may have beside its tensors."""
@@ -97,40 +98,49 @@ class _Servicer:
             },
         )
 
-    async def _server_live(self, _: Any) -> Any:
+    async def _server_live(self, _: Any, _context: Any) -> Any:
         return messages()["ServerLiveResponse"](live=True)
 
-    async def _server_ready(self, _: Any) -> Any:
+    async def _server_ready(self, _: Any, _context: Any) -> Any:
         return messages()["ServerReadyResponse"](ready=self._models.ready)
 
-    async def _model_ready(self, request: Any) -> Any:
+    async def _model_ready(self, request: Any, _context: Any) -> Any:
         self._models.info(request.name, request.version)
         return messages()["ModelReadyResponse"](ready=self._models.ready)
 
-    async def _server_metadata(self, _: Any) -> Any:
+    async def _server_metadata(self, _: Any, _context: Any) -> Any:
         return messages()["ServerMetadataResponse"](
             name="coterie", version=self._version, extensions=EXTENSIONS
         )
 
-    async def _model_metadata(self, request: Any) -> Any:
+    async def _model_metadata(self, request: Any, _context: Any) -> Any:
         return codec.metadata(self._models.info(request.name, request.version), PLATFORM)
 
-    async def _model_infer(self, request: Any) -> Any:
+    async def _model_infer(self, request: Any, context: Any) -> Any:
         try:
             self._models.info(request.model_name, request.model_version)
-            question = codec.decode(request)
+            question = _in_time(codec.decode(request), context.time_remaining())
         except Exception as error:
             self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)
             raise
         return codec.encode(await self._models.answer(question, transport="grpc"), request)
 
 
+def _in_time(question: Question, remaining: float | None) -> Question:
+    """Return a question that nobody wants answered after its client's deadline either."""
+    if remaining is None or (question.timeout is not None and question.timeout < remaining):
+        return question
+    return replace(question, timeout=max(0.0, remaining))
+
+
 def _safe(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            return await handler(request)
+            return await handler(request, context)
         except Exception as error:
-            status, message = grpc.StatusCode[failure_of(error).grpc], message_of(error)
-        return await context.abort(status, message)
+            status, message, seconds = failure_of(error).grpc, message_of(error), retry_seconds(error)
+        if seconds is not None:
+            context.set_trailing_metadata((("retry-after", str(seconds)),))
+        return await context.abort(grpc.StatusCode[status], message)
 
     return guarded

@@ -7,7 +7,7 @@ from typing import Any
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question
 from coterie.runtime.serving._protocol import messages
-from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, to_raw
+from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, timeout_of, to_raw
 
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -46,7 +46,11 @@ def decode(request: Any) -> Question:
     for output in request.outputs:
         _check_parameters(output, f"output {output.name!r}")
     outputs = tuple(output.name for output in request.outputs)
-    return Question(request.model_name, inputs, request.model_version, outputs)
+    timeout = None
+    if "timeout" in request.parameters:
+        given = request.parameters["timeout"]
+        timeout = timeout_of(getattr(given, given.WhichOneof("parameter_choice") or "string_param"))
+    return Question(request.model_name, inputs, request.model_version, outputs, timeout)
 
 
 def encode(answer: Answer, request: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -13,17 +14,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import _http_codec as codec
 from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models
-from coterie.runtime.serving._failures import UnavailableError, failure_of, message_of
+from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
 from coterie.runtime.serving._limits import BodyLimit
 
 _HEADER = "Inference-Header-Content-Length"
-_RETRY_SECONDS = "1"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 """All of them, or a GET of ``.../infer`` would be taken for the metadata of a model of that name."""
 
 Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
 
 
 def create_app(
@@ -107,7 +109,8 @@ class _Front:
         except Exception as error:
             models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
             raise
-        content, length = codec.encode(await models.answer(asked.question, transport="http"), asked)
+        answer = await while_connected(request, models.answer(asked.question, transport="http"))
+        content, length = codec.encode(answer, asked)
         if length is None:
             return Response(content, media_type="application/json")
         return Response(content, media_type="application/octet-stream", headers={_HEADER: str(length)})
@@ -118,9 +121,32 @@ class _Front:
 
 def error_response(error: Exception) -> Response:
     """Return the response to an error; it never holds a path or a stack trace."""
-    status = failure_of(error).http
-    headers = {"Retry-After": _RETRY_SECONDS} if status == 503 else None
+    status, seconds = failure_of(error).http, retry_seconds(error)
+    headers = None if seconds is None else {"Retry-After": str(seconds)}
     return JSONResponse({"error": message_of(error)}, status_code=status, headers=headers)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await what is done for a client; give it up when the client is gone.
+
+    Raises:
+        asyncio.CancelledError: If it is gone.
+    """
+    doing = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            doing.cancel()
+        return await doing
+    finally:
+        doing.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _safe(handler: Handler) -> Handler:

@@ -11,7 +11,7 @@ from typing import Any
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, TensorInfo
 from coterie.runtime.serving._failures import TooLargeError
-from coterie.runtime.serving._tensors import Tensor, from_json, from_raw, to_json, to_raw
+from coterie.runtime.serving._tensors import Tensor, from_json, from_raw, timeout_of, to_json, to_raw
 
 _UNSUPPORTED = ("classification", "shared_memory_region")
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
@@ -72,7 +72,7 @@ def decode(model: str, version: str, body: bytes, header_length: str | None) -> 
     if not isinstance(identifier, str):
         raise InvalidInputError("'id' is a string")
     return Asked(
-        Question(model, inputs, version, tuple(names)),
+        Question(model, inputs, version, tuple(names), timeout_of(parameters.get("timeout"))),
         identifier,
         parameters.get("binary_data_output") is True,
         choices,

@@ -47,6 +47,7 @@ def serve(
     grpc_port: int = 3001,
     workers: int = 1,
     threads: int | None = None,
+    public_key: str | os.PathLike[str] | None = None,
 ) -> int:
     """Serve a bundle until the process gets SIGTERM or SIGINT; return the server's exit code.
 
@@ -57,17 +58,25 @@ def serve(
         grpc_port: Port of gRPC; 0 is none.
         workers: Server processes.
         threads: Threads that one run of the engine may use, in each worker; by default one a core.
+        public_key: Ed25519 public key in PEM, a file: a bundle not signed with its private half is refused.
 
     What has no argument here is taken from the environment: ``COTERIE_MAX_BODY`` and the like.
 
     Raises:
         MissingExtraError: If ``coterie[serve]`` is not installed.
         BundleError: If the bundle cannot be loaded.
+        SignatureError: If it is not signed with the key.
         ConfigError: If a port is in use or a setting is wrong.
     """
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     settings = _settings(
-        bundle, inherited, grpc_host=host, grpc_port=grpc_port, workers=workers, threads=threads
+        bundle,
+        inherited,
+        grpc_host=host,
+        grpc_port=grpc_port,
+        workers=workers,
+        threads=threads,
+        public_key=public_key,
     )
     problems = [
         f"{name}: {port} is in use on {host}, choose another"
@@ -133,11 +142,14 @@ def _settings(bundle: str | os.PathLike[str], inherited: Mapping[str, str], **va
     unknown = [name for name in values if name not in Settings.model_fields]
     if unknown:
         raise ConfigError("the server has no such settings", unknown)
-    values["bundle"] = load_bundle(bundle).path
     environment = dict(inherited) | {
         f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None
     }
-    return Settings.from_environment(environment)
+    settings = Settings.from_environment(environment)
+    # The server runs in a folder of its own, where relative paths would lead elsewhere.
+    key = None if settings.public_key is None else settings.public_key.resolve()
+    path = load_bundle(bundle, public_key=key).path
+    return settings.model_copy(update={"bundle": path, "public_key": key})
 
 
 def _start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 
 
@@ -28,6 +29,23 @@ class Metrics:
         self._seconds: Any = Histogram(
             "coterie_request_seconds", "Time to an answer", labelnames=("transport",), buckets=_SECONDS
         )
+
+        self._rows: Any = Histogram("coterie_batch_rows", "Questions of a run", buckets=_ROWS)
+        self._inputs: Any = Histogram("coterie_batch_inputs", "Distinct inputs of a run", buckets=_ROWS)
+        self._requests_a_run: Any = Histogram("coterie_batch_requests", "Requests of a run", buckets=_ROWS)
+        self._run: Any = Histogram("coterie_run_seconds", "Time of a run of the engine", buckets=_SECONDS)
+        self._queue: Any = Histogram("coterie_queue_seconds", "Time in the queue", buckets=_SECONDS)
+
+    def batch(self, *, requests: int, rows: int, inputs: int, seconds: float) -> None:
+        """Take note of one run of the engine."""
+        self._requests_a_run.observe(requests)
+        self._rows.observe(rows)
+        self._inputs.observe(inputs)
+        self._run.observe(seconds)
+
+    def waited(self, seconds: float) -> None:
+        """Take note of how long a request stood in the queue."""
+        self._queue.observe(seconds)
 
     def observe(self, *, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
         """Take note of one request."""

@@ -20,14 +20,22 @@ class Settings(BaseModel):
 
     bundle: Path | None = None
     """Folder of the bundle."""
+    public_key: Path | None = None
+    """Ed25519 public key in PEM: a bundle that is not signed with its private half is refused."""
     workers: int = Field(default=1, ge=1)
     """Server processes; each holds the bundle once."""
     threads: int | None = Field(default=None, ge=1)
     """Threads that one run of the engine may use; by default one a core."""
-    concurrency: int = Field(default=2, ge=1)
+    runs: int = Field(default=1, ge=1)
     """Runs of the engine at once, in each worker."""
-    max_waiting: int = Field(default=512, ge=1)
-    """Requests that wait or run in a worker; one more is refused with 503 or UNAVAILABLE."""
+    run_seconds: float = Field(default=0.05, gt=0)
+    """Seconds that one run should take at most; batches are cut to it."""
+    max_waiting_rows: int = Field(default=16384, ge=1)
+    """Rows that wait or run in a worker; what would be more is refused with 429 or RESOURCE_EXHAUSTED."""
+    max_task_rows: int = Field(default=8192, ge=1)
+    """Of those, rows of one task."""
+    max_waiting_bytes: int = Field(default=256 * 1024 * 1024, ge=1)
+    """Bytes of the inputs that wait or run in a worker."""
     max_body: int = Field(default=16 * 1024 * 1024, ge=1)
     """Largest request, in bytes; a larger one is refused with 413 or RESOURCE_EXHAUSTED."""
     max_rows: int = Field(default=4096, ge=1)

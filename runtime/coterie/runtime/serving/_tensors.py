@@ -33,6 +33,19 @@ class Tensor:
     array: Array
 
 
+def timeout_of(value: Any) -> float | None:
+    """Return the seconds of a request's ``timeout``, in microseconds as Triton has it; 0 is none.
+
+    Raises:
+        InvalidInputError: If it is no such number.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidInputError("the parameter 'timeout' is a whole number of microseconds")
+    return value / 1e6 if value else None
+
+
 def from_json(name: str, datatype: Any, shape: Any, data: Any) -> Tensor:
     """Return a tensor from JSON data, flat or nested.
 

@@ -91,7 +91,7 @@ class TypedApi:
     async def _predict(self, task: str, inputs: list[Any]) -> tuple[TaskAnswers, int]:
         self._models.bundle.task_index(task)
         self._models.check_rows(len(inputs))
-        prediction = await self._models.engine.predict(task, inputs)
+        prediction = await self._models.batcher.predict(task, inputs)
         return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), len(prediction)
 
     async def _ask(self, inputs: list[Any], tasks: list[str] | None) -> tuple[InputAnswers, int]:
@@ -102,7 +102,7 @@ class TypedApi:
         indices = np.array([bundle.task_index(name) for name in names], dtype=np.int64)
         self._models.check_rows(len(inputs), len(inputs) * len(names))
         row = np.repeat(np.arange(len(inputs), dtype=np.int64), len(names))
-        prediction = await self._models.engine.predict_many(inputs, row, np.tile(indices, len(inputs)))
+        prediction = await self._models.batcher.predict_many(inputs, row, np.tile(indices, len(inputs)))
         results = iter(prediction)
         answers = [{name: _labelled(next(results)) for name in names} for _ in inputs]
         return InputAnswers(answers=answers), len(prediction)

@@ -1,0 +1,37 @@
+"""Questions that have been checked, ready to be run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from coterie.runtime.tasks import TaskSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """B questions about R inputs.
+
+    Attributes:
+        inputs: [R, ...], as the graphs take them.
+        row: [B] int64, the input that each question is about.
+        task: [B] int64, the task that it asks.
+        spec: The one task asked, whose own width the answer has; ``None`` where any task may be asked.
+    """
+
+    inputs: npt.NDArray[Any]
+    row: npt.NDArray[np.int64]
+    task: npt.NDArray[np.int64]
+    spec: TaskSpec | None = None
+
+    def __len__(self) -> int:
+        """Return B."""
+        return len(self.row)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the questions hold while they wait."""
+        return self.inputs.nbytes + self.row.nbytes + self.task.nbytes

@@ -1,0 +1,69 @@
+"""How much may wait: rows and bytes, of one task and of all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from coterie.runtime.batching._ticket import Ticket
+from coterie.runtime.errors import OverloadedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How much may wait or run.
+
+    Attributes:
+        rows: Rows of all requests.
+        task_rows: Rows of the requests to one task, so that no task takes all the room.
+        nbytes: Bytes of all requests' inputs.
+    """
+
+    rows: int = 16384
+    task_rows: int = 8192
+    nbytes: int = 256 * 1024 * 1024
+
+
+class Admission:
+    """Counts what waits or runs, and refuses at once what would be too much.
+
+    An empty server takes any request, however large: a limit on one request is the front ends' business.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._task_rows: Counter[int] = Counter()
+        self.tickets = 0
+        self.rows = 0
+        self.nbytes = 0
+
+    def admit(self, ticket: Ticket, *, retry_seconds: float) -> None:
+        """Count a ticket in.
+
+        Raises:
+            OverloadedError: If there is no room.
+        """
+        full = None
+        if self.tickets and self.rows + ticket.rows > self._limits.rows:
+            full = f"{self.rows} rows are waiting already"
+        elif self._task_rows[ticket.flow] and (
+            self._task_rows[ticket.flow] + ticket.rows > self._limits.task_rows
+        ):
+            full = f"{self._task_rows[ticket.flow]} rows are waiting for this task already"
+        elif self.tickets and self.nbytes + ticket.asked.nbytes > self._limits.nbytes:
+            full = f"{self.nbytes} bytes are waiting already"
+        if full is not None:
+            raise OverloadedError(f"{full}: try again in a moment", retry_seconds=retry_seconds)
+        self._count(ticket, 1)
+
+    def release(self, ticket: Ticket) -> None:
+        """Count a ticket out."""
+        self._count(ticket, -1)
+        if not self._task_rows[ticket.flow]:
+            del self._task_rows[ticket.flow]
+
+    def _count(self, ticket: Ticket, sign: int) -> None:
+        self.tickets += sign
+        self.rows += sign * ticket.rows
+        self.nbytes += sign * ticket.asked.nbytes
+        self._task_rows[ticket.flow] += sign * ticket.rows

@@ -1,0 +1,260 @@
+"""The batcher: questions of all tasks and front ends in one queue, run together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from coterie.runtime._asked import Asked
+from coterie.runtime._engine import Engine
+from coterie.runtime._prediction import Prediction
+from coterie.runtime._sessions import RunOptions
+from coterie.runtime.batching._admission import Admission, Limits
+from coterie.runtime.batching._merge import Merged, merge
+from coterie.runtime.batching._pace import Pace
+from coterie.runtime.batching._queue import FairQueue
+from coterie.runtime.batching._ticket import Shape, Ticket
+from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
+
+Floats = npt.NDArray[np.float32]
+Answers = list[Prediction | CoterieError]
+
+
+class BatchObserver(Protocol):
+    """Is told of every run, for metrics."""
+
+    def batch(self, *, requests: int, rows: int, inputs: int, seconds: float) -> None:
+        """Take note of a run of ``rows`` questions about ``inputs`` distinct inputs."""
+
+    def waited(self, seconds: float) -> None:
+        """Take note of how long a request stood in the queue."""
+
+
+class Batcher:
+    """Asks an engine from one event loop.
+
+    It never waits while the engine is idle: a question that finds it so is run at once, and whatever comes
+    during a run is run together after it, fairly between tasks. Equal inputs of several requests are computed
+    once. A request that nobody waits for any more is dropped, or its run is ended when it was the only one.
+
+    Args:
+        engine: The engine; it is asked from ``runs`` threads of the batcher's own.
+        limits: How much may wait or run.
+        runs: Runs at once.
+        target: Seconds that a run should take at most; batches are cut to it.
+        most_rows: Rows that a batch never exceeds, unless one request does.
+        weights: How much more often than others a task has its turn, by its name.
+        observer: Told of every run.
+
+    Raises:
+        UnknownTaskError: If a weight is of no task.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        limits: Limits | None = None,
+        runs: int = 1,
+        target: float = 0.05,
+        most_rows: int = 4096,
+        weights: Mapping[str, float] | None = None,
+        observer: BatchObserver | None = None,
+    ) -> None:
+        self.engine = engine
+        turns = {engine.bundle.task_index(name): weight for name, weight in (weights or {}).items()}
+        self._queue = FairQueue(turns)
+        self._admission = Admission(limits or Limits())
+        self._pace = Pace(target=target, most=most_rows)
+        self._runs = runs
+        self._running: set[asyncio.Task[None]] = set()
+        self._observer = observer
+        self._pool = ThreadPoolExecutor(max_workers=runs, thread_name_prefix="coterie-engine")
+        # Texts take long enough to encode that a thread's price does not matter.
+        self._reader = (
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix="coterie-text")
+            if engine.bundle.text is not None
+            else None
+        )
+        self._sequences = engine.bundle.text is not None
+        self._tagging = engine.tasks[0].kind == "tagging"
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait or run."""
+        return self._admission.tickets
+
+    async def predict(
+        self,
+        task: str | Sequence[str | int],
+        inputs: Any,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Prediction:
+        """Ask one task about R inputs; see ``Engine.predict``.
+
+        Args:
+            task: As there.
+            inputs: As there.
+            timeout: Seconds after which nobody wants the answer.
+            priority: 0 goes before 1, 1 before 2, and so on.
+
+        Raises:
+            RequestError: As there; a ``DeadlineError`` when the time is over.
+            OverloadedError: If as much waits as may wait.
+            UnavailableError: If the batcher is being closed.
+        """
+        if self._reader is None:
+            return await self._ask(self.engine.prepare(task, inputs), timeout, priority)
+        loop = asyncio.get_running_loop()
+        asked = await loop.run_in_executor(self._reader, self.engine.prepare, task, inputs)
+        return await self._ask(asked, timeout, priority)
+
+    async def predict_many(
+        self,
+        inputs: Any,
+        row: Any,
+        task: Any,
+        *,
+        timeout: float | None = None,
+        priority: int = 0,
+    ) -> Prediction:
+        """Ask B questions about R inputs; see ``Engine.predict_many``, and ``predict`` for the rest."""
+        if self._reader is None:
+            return await self._ask(self.engine.prepare_many(inputs, row, task), timeout, priority)
+        loop = asyncio.get_running_loop()
+        asked = await loop.run_in_executor(self._reader, self.engine.prepare_many, inputs, row, task)
+        return await self._ask(asked, timeout, priority)
+
+    async def close(self) -> None:
+        """Take no more questions, and return when those that were taken are answered."""
+        self._closing = True
+        await self._idle.wait()
+        if self._running:
+            await asyncio.wait(self._running)
+        self._pool.shutdown(wait=True)
+        if self._reader is not None:
+            self._reader.shutdown(wait=True)
+
+    async def _ask(self, asked: Asked, seconds: float | None, priority: int) -> Prediction:
+        if self._closing:
+            raise UnavailableError("the server is shutting down: ask another one")
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, loop.time())
+        waits = self._pace.seconds(self._admission.rows)
+        self._admission.admit(ticket, retry_seconds=max(1.0, waits))
+        self._idle.clear()
+        self._queue.push(ticket)
+        # Whoever is ready in this turn of the loop joins before the engine is started.
+        loop.call_soon(self._start)
+        try:
+            async with asyncio.timeout(seconds):
+                return await ticket.answer
+        except TimeoutError as error:
+            raise DeadlineError(
+                f"no answer within {seconds:g} seconds: give it more time, or ask less at once"
+            ) from error
+        finally:
+            ticket.answer.cancel()
+            self._admission.release(ticket)
+            if not self._admission.tickets:
+                self._idle.set()
+
+    def _shape(self, asked: Asked) -> Shape:
+        dims = asked.inputs.shape[1:]
+        if self._sequences:
+            # Sequences of about the same length are padded to the longest: at most twice as long.
+            dims = (int(dims[0]).bit_length(), *dims[1:])
+        return dims, str(asked.inputs.dtype)
+
+    def _start(self) -> None:
+        while len(self._running) < self._runs and self._queue:
+            tickets = self._queue.take(self._pace.limit())
+            if not tickets:
+                return
+            run = asyncio.get_running_loop().create_task(self._run(tickets))
+            self._running.add(run)
+            run.add_done_callback(self._finished)
+
+    def _finished(self, run: asyncio.Task[None]) -> None:
+        self._running.discard(run)
+        self._start()
+
+    async def _run(self, tickets: list[Ticket]) -> None:
+        loop = asyncio.get_running_loop()
+        if self._observer is not None:
+            for ticket in tickets:
+                self._observer.waited(loop.time() - ticket.arrived)
+        stop, wanted = RunOptions(), len(tickets)
+
+        def gone(answer: asyncio.Future[Prediction]) -> None:
+            nonlocal wanted
+            wanted -= 1
+            if not wanted and answer.cancelled():
+                stop.terminate = True
+
+        for ticket in tickets:
+            ticket.answer.add_done_callback(gone)
+        answers = await loop.run_in_executor(
+            self._pool, self._answers, [each.asked for each in tickets], stop
+        )
+        for ticket, answer in zip(tickets, answers, strict=True):
+            if ticket.answer.done():
+                continue
+            if isinstance(answer, Prediction):
+                ticket.answer.set_result(answer)
+            else:
+                ticket.answer.set_exception(answer)
+
+    def _answers(self, requests: list[Asked], stop: RunOptions) -> Answers:
+        """Run requests together; where that fails, in halves, so that a bad one fails alone. In a thread."""
+        merged = merge(requests)
+        began = time.perf_counter()
+        try:
+            scores, probabilities = self.engine.run(merged.asked, stop)
+        except Exception as error:
+            if len(requests) == 1 or stop.terminate:
+                return [_failure(error)] * len(requests)
+            middle = len(requests) // 2
+            return [*self._answers(requests[:middle], stop), *self._answers(requests[middle:], stop)]
+        seconds = time.perf_counter() - began
+        self._pace.learn(len(merged.asked), seconds)
+        if self._observer is not None:
+            self._observer.batch(
+                requests=len(requests),
+                rows=len(merged.asked),
+                inputs=len(merged.asked.inputs),
+                seconds=seconds,
+            )
+        return [
+            self._conclude(asked, merged, number, scores, probabilities)
+            for number, asked in enumerate(requests)
+        ]
+
+    def _conclude(
+        self, asked: Asked, merged: Merged, number: int, scores: Floats, probabilities: Floats | None
+    ) -> Prediction | CoterieError:
+        own = merged.cut(scores, number, words=self._tagging)
+        shares = None if probabilities is None else merged.cut(probabilities, number, words=self._tagging)
+        try:
+            return self.engine.conclude(asked, own, shares)
+        except Exception as error:
+            return _failure(error)
+
+
+def _failure(error: Exception) -> CoterieError:
+    if isinstance(error, CoterieError):
+        return error
+    failure = CoterieError("a run failed inside the engine")
+    failure.__cause__ = error
+    return failure

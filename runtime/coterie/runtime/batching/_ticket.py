@@ -1,0 +1,42 @@
+"""A request that waits for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from coterie.runtime._asked import Asked
+from coterie.runtime._prediction import Prediction
+
+MANY = -1
+"""The flow of requests that ask several tasks."""
+
+Shape = tuple[tuple[int, ...], str]
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request in the queue.
+
+    Attributes:
+        asked: Its questions.
+        answer: Where its answer goes; cancelled when nobody waits for it any more.
+        flow: Whose turn it is: the index of its task, or ``MANY``.
+        shape: What only requests of the same can be batched with.
+        priority: 0 goes first, whatever else waits.
+        arrived: When it came, on the loop's clock.
+    """
+
+    asked: Asked
+    answer: asyncio.Future[Prediction]
+    shape: Shape
+    priority: int
+    arrived: float
+    flow: int = field(init=False)
+    rows: int = field(init=False)
+    """Questions and inputs, whichever are more: what its run costs, and at least 1."""
+
+    def __post_init__(self) -> None:
+        same = self.asked.spec is not None and len(self.asked) > 0
+        self.flow = int(self.asked.task[0]) if same else MANY
+        self.rows = max(1, len(self.asked), len(self.asked.inputs))
