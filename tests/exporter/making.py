@@ -14,6 +14,7 @@ from coterie.runtime.plan import BlockPlan, SharingPlan, StageKind, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import Block, LinearHead
 from coterie.training.frozen import FrozenBank, FrozenModel
+from coterie.training.stages import Stage
 
 Uses = Sequence[dict[int, float]]
 """For each task its blocks and their mixture weights."""
@@ -128,6 +129,12 @@ class Maker:
             )
         )
         self.banks.append(FrozenBank(template=template.eval(), tensors=tensors))
+        return self
+
+    def built(self, stage: Stage) -> Maker:
+        """Add a stage as its freeze leaves it."""
+        self.stages.append(stage.plan())
+        self.banks.append(stage.frozen_bank())
         return self
 
     def heads(self, size: int) -> FrozenModel:

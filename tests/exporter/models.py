@@ -29,6 +29,7 @@ from coterie.training.blocks import (
     TextCnnConfig,
 )
 from coterie.training.frozen import FrozenModel
+from coterie.training.stages import Site, StitchedConfig, StitchedStage
 
 
 def features() -> FrozenModel:
@@ -248,6 +249,33 @@ def sequences() -> FrozenModel:
     )
 
 
+def stitched() -> FrozenModel:
+    """Columns of two subspaces that take from few others, read at unlike depths, between clusters."""
+    torch.manual_seed(12)
+    tasks = (task("a"), task("b", width=3), task("c"), task("d"), task("e", "regression", 1))
+    linear = LinearConfig(width=6, activation="tanh")
+    config = StitchedConfig(layers=(linear, linear, linear), subspaces=2, depth={"d": 2, "e": 1})
+    stage, _ = config.build(Site(name="columns", tasks=tasks, shape=InputShape(dims=(12,))))
+    assert isinstance(stage, StitchedStage)
+    with torch.no_grad():
+        for alpha in stage.alphas():
+            alpha.copy_(torch.eye(10) + torch.diag(torch.full((9,), 0.5), 1))
+        stage.alphas()[1][6, 1] = -0.75
+    wide = InputShape(dims=(12,))
+    return (
+        Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, 8)))
+        .bank(
+            "clusters",
+            "cluster",
+            LinearConfig(width=12).build(InputShape(dims=(8,))),
+            [{index % 2: 1.0} for index in range(5)],
+        )
+        .built(stage)
+        .bank("top", "cluster", LinearConfig(width=8).build(wide), [{index // 3: 1.0} for index in range(5)])
+        .heads(8)
+    )
+
+
 def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
     """Return inputs for a model; tokens of unlike lengths, padded with zeros."""
     generator = np.random.default_rng(7)
@@ -261,5 +289,5 @@ def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
     return generator.standard_normal((count, *dims)).astype(np.float32)
 
 
-MAKERS = (features, shared, images, bag, textcnn, lstm, wide, lone, columns, sequences)
+MAKERS = (features, shared, images, bag, textcnn, lstm, wide, lone, columns, sequences, stitched)
 MODELS = {make.__name__: make for make in MAKERS}

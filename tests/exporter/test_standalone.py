@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +21,9 @@ from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import WEIGHTS
 
 Get = Callable[[str], Exported]
+
+NODE_PACKAGE = "onnxruntime-node@1.30.0"
+NODE_PROGRAM = Path(__file__).with_name("ask.cjs")
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -60,3 +66,58 @@ def test_an_altered_bundle_is_refused(exported: Get, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="not as it was written"):
         export_standalone(folder, "a", tmp_path / "alone.onnx")
     assert not (tmp_path / "alone.onnx").exists()
+
+
+@pytest.fixture(scope="session")
+def node_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ONNX Runtime for Node.js."""
+    npm = shutil.which("npm")
+    if shutil.which("node") is None or npm is None:
+        pytest.skip("there is no Node.js with npm here")
+    folder = tmp_path_factory.mktemp("node")
+    quiet = ("--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts")
+    command = [npm, "install", *quiet, "--prefix", str(folder), NODE_PACKAGE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install {NODE_PACKAGE}: {done.stderr.strip().splitlines()[-1:]}")
+    return folder / "node_modules"
+
+
+@pytest.mark.slow
+def test_node_answers_as_python_does(exported: Get, node_packages: Path, tmp_path: Path) -> None:
+    questions, wanted = [], []
+    for name in MODELS:
+        bundle = exported(name)
+        file = tmp_path / f"{name}.onnx"
+        export_standalone(bundle.folder, bundle.manifest.tasks[0].task.name, file)
+        spec = bundle.manifest.inputs[0]
+        questions.append(
+            {
+                "file": str(file),
+                "input": spec.name,
+                "type": spec.dtype,
+                "shape": bundle.samples.shape,
+                "data": bundle.samples.ravel().tolist(),
+            }
+        )
+        session = bundle.session(file.name, tmp_path)
+        names = [output.name for output in session.get_outputs()]
+        wanted.append(dict(zip(names, session.run(names, {spec.name: bundle.samples}), strict=True)))
+    done = subprocess.run(
+        [shutil.which("node") or "node", str(NODE_PROGRAM)],
+        input=json.dumps(questions),
+        env={**os.environ, "NODE_PATH": str(node_packages)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads(done.stdout)
+    assert len(answers) == len(MODELS)
+    for answer, outputs in zip(answers, wanted, strict=True):
+        assert answer.keys() == outputs.keys()
+        for key, values in outputs.items():
+            assert answer[key]["shape"] == list(values.shape)
+            got = np.array(answer[key]["data"], dtype=np.float32).reshape(values.shape)
+            np.testing.assert_allclose(got, values, rtol=1e-5, atol=1e-5)

@@ -25,7 +25,10 @@ def _config(folder: Path) -> model_config_pb2.ModelConfig:
 
 
 def _session(folder: Path) -> ort.InferenceSession:
-    return ort.InferenceSession(str(folder / "1" / "model.onnx"), providers=["CPUExecutionProvider"])
+    model = folder / "1" / "model.onnx"
+    # A model of several files is a folder of that name, and its graph has the same name in it.
+    file = model / "model.onnx" if model.is_dir() else model
+    return ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +61,14 @@ def test_every_model_is_configured_as_its_graph_is(repository: Path) -> None:
 
 
 def test_the_router_answers_from_the_repository(bundle: Exported, repository: Path) -> None:
+    files = sorted(
+        path.relative_to(repository) for path in (repository / "router").rglob("*") if path.is_file()
+    )
+    assert [str(path) for path in files] == [
+        "router/1/model.onnx/model.onnx",
+        "router/1/model.onnx/weights.safetensors",
+        "router/config.pbtxt",
+    ]
     count = len(bundle.samples)
     row, task = np.arange(count), np.arange(count) % len(bundle.manifest.tasks)
     answer = _session(repository / "router").run(

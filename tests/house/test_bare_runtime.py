@@ -89,6 +89,8 @@ def run_folder(tmp_path: Path) -> Path:
         ("train", ("presets",)),
         ("export", ("export", "RUN")),
         ("serve", ("serve", "BUNDLE")),
+        ("sign", ("keygen", "RUN/key")),
+        ("sign", ("inspect", "BUNDLE", "--public-key", "key.pem")),
         ("all", ("demo",)),
     ],
 )
@@ -96,7 +98,7 @@ def test_a_command_without_its_extra_says_what_to_install(
     extra: str, arguments: tuple[str, ...], bundle: HandMade, run_folder: Path
 ) -> None:
     given = {"BUNDLE": str(bundle.path), "RUN": str(run_folder)}
-    done = coterie_bare(*(given.get(each, each) for each in arguments))
+    done = coterie_bare(*(given.get(each, each.replace("RUN/", f"{run_folder}/")) for each in arguments))
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"pip install 'coterie[{extra}]'" in done.stderr.replace("\n", " ")
     assert "Traceback" not in done.stderr

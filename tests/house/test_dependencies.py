@@ -22,7 +22,6 @@ BESIDE = {
     "httptools": "the HTTP server takes it where it finds it",
     "uvloop": "the HTTP server takes it where it finds it",
     "tensorboard": "torch.utils.tensorboard imports it",
-    "onnx": "torch.onnx imports it",
     "onnxscript": "torch.onnx imports it",
 }
 """Needed, though no line of ours imports it."""
@@ -34,6 +33,7 @@ OPTIONS = ["vectors", "balance", "hf"]
 
 PARTS = {
     "runtime": [],
+    "signing": ["sign"],
     "cli": [],
     "demo": ["serve", "train", "export"],
     "serving": ["serve"],
@@ -59,6 +59,8 @@ def owners() -> dict[str, list[str]]:
 def part_of(module: Module) -> str:
     if module.name.startswith("coterie.cli._demo"):
         return "demo"
+    if module.name == "coterie.runtime._signature":
+        return "signing"
     is_server = module.name.startswith(("coterie.runtime.serving", "coterie.runtime.service"))
     return "serving" if is_server else module.package
 
@@ -83,9 +85,9 @@ def test_a_part_imports_only_what_its_extra_installs(part: str) -> None:
     assert {name: where for name, where in distributions(part).items() if name not in declared} == {}
 
 
-@pytest.mark.parametrize("extra", ["serve", "train", "export"])
+@pytest.mark.parametrize("extra", ["serve", "train", "export", "sign"])
 def test_an_extra_installs_only_what_its_part_needs(extra: str) -> None:
-    part = {"serve": "serving", "train": "training", "export": "exporter"}[extra]
+    part = {"serve": "serving", "train": "training", "export": "exporter", "sign": "signing"}[extra]
     assert names(EXTRAS[extra]) - set(distributions(part)) - set(BESIDE) == set()
 
 
@@ -94,7 +96,7 @@ def test_the_base_installs_only_what_embedding_and_the_command_line_need() -> No
 
 
 def test_all_is_every_extra_that_runs_anywhere() -> None:
-    assert EXTRAS["all"] == [f"coterie[serve,train,export,{','.join(OPTIONS)}]"]
+    assert EXTRAS["all"] == [f"coterie[serve,train,export,{','.join(OPTIONS)},sign]"]
 
 
 def test_every_dependency_has_a_version_in_the_constraints() -> None:

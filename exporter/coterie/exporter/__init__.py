@@ -6,10 +6,19 @@
 """
 
 from coterie.exporter._export import export
+from coterie.exporter._kserve import export_kserve
 from coterie.exporter._report import render_report
 from coterie.exporter._run import export_run
 from coterie.exporter._standalone import export_standalone
 from coterie.exporter._triton import export_triton
 from coterie.exporter._verify import Reference
 
-__all__ = ["Reference", "export", "export_run", "export_standalone", "export_triton", "render_report"]
+__all__ = [
+    "Reference",
+    "export",
+    "export_kserve",
+    "export_run",
+    "export_standalone",
+    "export_triton",
+    "render_report",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch import Tensor
 from coterie.exporter._builder import GraphBuilder, serialize
 from coterie.exporter._trace import Trace
 from coterie.exporter._weights import Array, TensorRef, WeightFile, WeightStore
+from coterie.exporter.precision._rewrite import Part, Rewrite
+from coterie.exporter.precision._rewrites import rewrite
 from coterie.runtime.errors import ExportError
-from coterie.runtime.manifest import TensorUse
+from coterie.runtime.manifest import Precision, TensorUse
 
 _INLINE_BYTES = 1024
 """Constants under this stay inside the graphs, where shape inference can see them."""
@@ -29,11 +31,18 @@ class BoundBlock:
         trace: Its architecture.
         tensors: For each value that the body reads from outside, but the states: its name and either the
             reference to the weight file or the constant itself.
+        rewrite: How it computes in less than fp32.
     """
 
     name: str
     trace: Trace
     tensors: Mapping[ir.Value, tuple[str, TensorRef | Array]]
+    rewrite: Rewrite | None = None
+
+    @property
+    def precision(self) -> Precision:
+        """What its weights are stored in, where that was worth it."""
+        return "fp32" if self.rewrite is None else self.rewrite.precision
 
     def uses(self) -> tuple[TensorUse, ...]:
         """Return the block's tensors in the weight file."""
@@ -49,7 +58,7 @@ class BoundBlock:
             ref if isinstance(ref, TensorRef) else (ref.dtype.str, ref.shape, ref.tobytes())
             for _, ref in self.tensors.values()
         )
-        return (id(self.trace), *parts)
+        return (id(self.trace), id(self.rewrite), *parts)
 
     def run(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
         """Add the block's nodes to a graph, ``[R, ...] -> [R, ...]``; R may be 0."""
@@ -59,13 +68,21 @@ class BoundBlock:
             return self._guarded(builder, states)
 
     def _copy(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+        half = self.rewrite is not None and self.rewrite.half
+        if half and self.trace.states.dtype == ir.DataType.FLOAT:
+            states = builder.op("Cast", states, to=int(ir.DataType.FLOAT16))
         values = {self.trace.states: states}
         for value, (name, tensor) in self.tensors.items():
             if isinstance(tensor, TensorRef):
                 values[value] = builder.weight(tensor, name)
             else:
                 values[value] = builder.constant(tensor)
-        return builder.copy(self.trace.body, values)[self.trace.output]
+        if self.rewrite is None:
+            return builder.copy(self.trace.body, values)[self.trace.output]
+        for value, stored in self.rewrite.widened.items():
+            values[value] = builder.op("Cast", values[stored], to=int(ir.DataType.FLOAT))
+        result = builder.copy(self.trace.body, values, self.rewrite.lowered)[self.trace.output]
+        return builder.op("Cast", result, to=int(ir.DataType.FLOAT)) if half else result
 
     def _guarded(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
         """Run the block only where there are rows: its kernels would end the process without any."""
@@ -102,27 +119,44 @@ class BoundBlock:
 class Binder:
     """Binds tensors to traces, and keeps what the graphs will refer to."""
 
-    def __init__(self, store: WeightStore) -> None:
+    def __init__(self, store: WeightStore, precision: Precision = "fp32") -> None:
         self._store = store
+        self._precision = precision
+        self._rewrites: dict[Trace, Rewrite | None] = {}
         self._prologues: dict[Trace, ort.InferenceSession] = {}
 
     def bind(self, name: str, trace: Trace, tensors: Mapping[str, Tensor]) -> BoundBlock:
-        """Return a block with its tensors in the weight store."""
+        """Return a block with its tensors in the weight store, in the binder's precision where it can be."""
         arrays = {key: as_array(tensor) for key, tensor in tensors.items()}
+        rewritten = self._rewrite(trace)
         bound: dict[ir.Value, tuple[str, TensorRef | Array]] = {}
         for key, value in trace.parameters.items():
             if value in trace.reads:
-                bound[value] = (key, self._store.add(arrays[key]))
+                bound.update(self._keep(rewritten, value, key, arrays[key]))
         fixed = [(value, _constant(value)) for value in trace.constants if value in trace.reads]
         derived = zip(trace.derived, self._derive(trace, arrays), strict=True)
         for value, array in fixed:
             small = array.nbytes < _INLINE_BYTES
-            bound[value] = (f"constant.{len(bound)}", array if small else self._store.add(array))
+            bound.update(self._keep(rewritten, value, f"constant.{len(bound)}", array, inline=small))
         for value, array in derived:
             # What weights were turned into are weights too, however small; sizes and axes are not.
             inline = array.size <= 1 or (array.dtype.kind != "f" and array.nbytes < _INLINE_BYTES)
-            bound[value] = (f"derived.{len(bound)}", array if inline else self._store.add(array))
-        return BoundBlock(name, trace, bound)
+            bound.update(self._keep(rewritten, value, f"derived.{len(bound)}", array, inline=inline))
+        return BoundBlock(name, trace, bound, rewritten)
+
+    def _keep(
+        self, rewrite: Rewrite | None, value: ir.Value, name: str, array: Array, *, inline: bool = False
+    ) -> Iterator[tuple[ir.Value, tuple[str, TensorRef | Array]]]:
+        """Yield what is kept of a tensor: itself, or the parts that stand for it."""
+        parts = None if rewrite is None else rewrite.parts.get(value)
+        for part in parts or (Part(value, "", lambda array: array),):
+            made = part.make(array)
+            yield part.value, (name + part.suffix, made if inline else self._store.add(made))
+
+    def _rewrite(self, trace: Trace) -> Rewrite | None:
+        if trace not in self._rewrites:
+            self._rewrites[trace] = rewrite(trace, self._precision)
+        return self._rewrites[trace]
 
     def _derive(self, trace: Trace, arrays: Mapping[str, Array]) -> Sequence[Array]:
         """Evaluate the prologue for one block's tensors."""

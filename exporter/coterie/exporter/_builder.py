@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ IR_VERSION = 8
 
 Output = tuple[str, ir.Value, str, Sequence[int | str]]
 """A graph's output: name, value, dtype and shape; a dimension given as a name is of any size."""
+
+Lowering = Callable[["GraphBuilder", Mapping[ir.Value, ir.Value]], ir.Value]
+"""Adds what stands for a node: from what stands for each value it reads to its result."""
 
 _Attribute = int | float | str | Sequence[int] | ir.TensorProtocol | ir.Graph
 
@@ -96,18 +100,27 @@ class GraphBuilder:
         made = [ir.convenience.convert_attribute(key, value) for key, value in attributes.items()]
         return self._add(ir.Node("", op_type, inputs, made, num_outputs=outputs), name).outputs
 
-    def copy(self, nodes: Sequence[ir.Node], values: Mapping[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
+    def copy(
+        self,
+        nodes: Sequence[ir.Node],
+        values: Mapping[ir.Value, ir.Value],
+        lowered: Mapping[ir.Node, Lowering] = MappingProxyType({}),
+    ) -> dict[ir.Value, ir.Value]:
         """Add copies of nodes that stand in another graph.
 
         Args:
             nodes: The nodes, each after those it reads.
             values: What stands here for each value that they read from outside.
+            lowered: Nodes that others stand for here; they have one result.
 
         Returns:
             The same mapping, with the nodes' own outputs added.
         """
         known = dict(values)
         for node in nodes:
+            if node in lowered:
+                known[node.outputs[0]] = lowered[node](self, known)
+                continue
             inputs = [None if value is None else known[value] for value in node.inputs]
             attributes = [_copy_attribute(attribute, known) for attribute in node.attributes.values()]
             copy = ir.Node(node.domain, node.op_type, inputs, attributes, num_outputs=len(node.outputs))
@@ -192,14 +205,13 @@ def _copy_attribute(attribute: ir.Attr, known: Mapping[ir.Value, ir.Value]) -> i
 
 def serialize(model: ir.Model) -> bytes:
     """Return a model as ONNX; what lies in the weight file stays there."""
-    content: Any = ir.serde.serialize_model(model)
-    data: bytes = content.SerializeToString(deterministic=True)
+    data: bytes = _message(model).SerializeToString(deterministic=True)
     return data
 
 
 def length_without_weights(model: ir.Model) -> int:
     """Return the bytes a model would take if its external tensors were nothing at all."""
-    content: Any = ir.serde.serialize_model(model)
+    content = _message(model)
     for tensor in content.graph.initializer:
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
@@ -207,11 +219,30 @@ def length_without_weights(model: ir.Model) -> int:
     return length
 
 
+def _message(model: ir.Model) -> Any:
+    """Return the model as a protobuf message; a constant says its type and shape itself, and that once."""
+    message: Any = ir.serde.serialize_model(model)
+    constants = {tensor.name for tensor in message.graph.initializer}
+    others = [value for value in message.graph.value_info if value.name not in constants]
+    del message.graph.value_info[:]
+    message.graph.value_info.extend(others)
+    return message
+
+
 def constant_nodes(model: ir.Model) -> list[str]:
-    """Return the names of nodes that depend on constants alone; an exported graph has none."""
+    """Return the names of nodes that depend on constants alone; an exported graph has none.
+
+    Casts of weights that are stored in less than fp32 are no such nodes: they are what is wanted.
+    """
     return [
         node.name or node.op_type
         for node in model.graph
         if all(value is None or value.is_initializer() for value in node.inputs)
         and not any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values())
+        and not _widens(node)
     ]
+
+
+def _widens(node: ir.Node) -> bool:
+    stored = node.inputs[0] if node.op_type == "Cast" else None
+    return stored is not None and stored.dtype in {ir.DataType.INT8, ir.DataType.BFLOAT16}

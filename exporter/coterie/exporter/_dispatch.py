@@ -47,11 +47,13 @@ class Pairs:
     """The distinct (block, state) pairs that the questions need, block by block.
 
     Attributes:
-        rows: ``[P]`` int64, the state of each pair.
+        blocks: ``[P]`` int64, the block of each pair.
+        rows: ``[P]`` int64, its state.
         sizes: ``[blocks]`` int64, how many pairs each block has.
         index: ``[B]`` or ``[B, k]`` int64, the pair of each question, or of each of its k blocks.
     """
 
+    blocks: ir.Value
     rows: ir.Value
     sizes: ir.Value
     index: ir.Value
@@ -87,7 +89,7 @@ def find_pairs(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDA
     """
     blocks = int(table.max()) + 1
     count = state_count(builder, flow.states)
-    keys = _keys(builder, flow, task, table, count)
+    keys = state_keys(builder, flow, task, table, count)
     flat = keys if table.ndim == 1 else builder.op("Reshape", keys, builder.integers(-1))
     ones = builder.op("ConstantOfShape", builder.op("Shape", flat), value=_fill(1))
     total = builder.op("Mul", count, builder.integers(blocks))
@@ -100,6 +102,7 @@ def find_pairs(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDA
     # Without states there are no pairs, but the divisor must not be 0 all the same.
     divisor = builder.op("Max", count, builder.integers(1))
     return Pairs(
+        blocks=builder.op("Div", pairs, divisor),
         rows=builder.op("Mod", pairs, divisor),
         sizes=builder.op("ReduceSum", by_block, builder.integers(1), name="sizes", keepdims=0),
         index=builder.op("Gather", before, keys, axis=0),
@@ -121,17 +124,25 @@ def run_blocks(
         return run(0, flow.states), flow.position
     if table.ndim == 2 and all(set(row) == set(range(blocks)) for row in table):
         # Everybody uses all of them: every pair is needed, and its number is its key.
-        index = _keys(builder, flow, task, table, state_count(builder, flow.states))
-        return _concat(builder, [run(block, flow.states) for block in range(blocks)]), index
+        index = state_keys(builder, flow, task, table, state_count(builder, flow.states))
+        return concat_rows(builder, [run(block, flow.states) for block in range(blocks)]), index
     pairs = find_pairs(builder, flow, task, table)
     parts = pairs.split(builder, flow.states, blocks)
-    return _concat(builder, [run(block, part) for block, part in enumerate(parts)]), pairs.index
+    return concat_rows(builder, [run(block, part) for block, part in enumerate(parts)]), pairs.index
 
 
-def _keys(
+def state_keys(
     builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDArray[np.int64], count: ir.Value
 ) -> ir.Value:
-    """Return ``block * S + position`` for each question (and block)."""
+    """Return ``block * S + position`` for each question (and block).
+
+    Args:
+        builder: The router's graph.
+        flow: The states, and which one each question is about.
+        task: ``[B]`` int64.
+        table: ``[N]`` or ``[N, k]``, the block of each task.
+        count: S, as a vector of one number.
+    """
     chosen = builder.op("Gather", builder.constant(table, "blocks"), task, axis=0)
     position = positions(builder, flow)
     if table.ndim == 2:
@@ -139,7 +150,8 @@ def _keys(
     return builder.op("Add", builder.op("Mul", chosen, count), position)
 
 
-def _concat(builder: GraphBuilder, results: Sequence[ir.Value]) -> ir.Value:
+def concat_rows(builder: GraphBuilder, results: Sequence[ir.Value]) -> ir.Value:
+    """Put states ``[S, ...]`` one after the other."""
     return results[0] if len(results) == 1 else builder.op("Concat", *results, axis=0)
 
 

@@ -11,20 +11,28 @@ from pathlib import Path
 import onnx_ir as ir
 
 from coterie.exporter._builder import constant_nodes, length_without_weights, serialize
-from coterie.exporter._files import REPORT_FILE, ROUTER_FILE, check_files, describe, graph_files
-from coterie.exporter._model import BoundModel, bind_model, prune
+from coterie.exporter._check import check
+from coterie.exporter._files import REPORT_FILE, ROUTER_FILE, describe, graph_files
+from coterie.exporter._metrics import Measuring, compare_metrics, with_measured
+from coterie.exporter._model import BoundModel, prune
+from coterie.exporter._previous import Contents, Previous
 from coterie.exporter._publish import staged_folder
 from coterie.exporter._report import render_report
 from coterie.exporter._router import router_graph
-from coterie.exporter._sizes import dense_bytes, standalone_bytes
+from coterie.exporter._sizes import cut_bytes, dense_bytes, standalone_bytes
 from coterie.exporter._states import check_samples
 from coterie.exporter._task_graph import task_graph
-from coterie.exporter._verify import Checked, Reference, verify
-from coterie.exporter._weights import Array, WeightFile, WeightStore
-from coterie.runtime.errors import ExportError
+from coterie.exporter._verify import Checked, Reference
+from coterie.exporter._weights import Array, WeightFile
+from coterie.exporter.precision._agree import reference_of, rounding_of
+from coterie.exporter.precision._narrow import FP32, Narrowing, bind_in, precision_report
+from coterie.runtime._graph_check import check_graph
+from coterie.runtime._safetensors import TensorIndex, read_index
+from coterie.runtime.errors import ExportError, IntegrityError
 from coterie.runtime.manifest import (
     MANIFEST,
     WEIGHTS,
+    ColumnCut,
     Manifest,
     Provenance,
     TaskEntry,
@@ -49,8 +57,12 @@ def export(
     provenance: Provenance,
     text: tuple[Path, TextSpec] | None = None,
     metrics: Metrics | None = None,
+    measuring: Measuring | None = None,
+    column_cut: ColumnCut | None = None,
     name: str = "model",
     tolerance: float = 1e-4,
+    narrowing: Narrowing = FP32,
+    verify_share: float | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> Manifest:
@@ -64,9 +76,15 @@ def export(
         provenance: Where the model comes from.
         text: The tokenizer's file and how it is used, when the input is text.
         metrics: What each task scored; values that are not finite are left out.
+        measuring: How to score the bundle as well; in fp32 it must score as the reference does.
+        column_cut: What was cut of the model before.
         name: The model's name: letters, digits, ``.``, ``_`` and ``-``.
         tolerance: Largest difference of a score from the reference's, relative where the score is above 1.
-        overwrite: Replace a bundle that is already there; a reader sees the old one or the new one.
+        narrowing: What weights are stored in, and what that may cost a task.
+        verify_share: Share of the task graphs that are asked, the others are only loaded. None: all of up to
+            100; of more, 5 %, but not fewer than 100. The router is asked about every task.
+        overwrite: Replace a bundle that is already there; a reader sees the old one or the new one. What is
+            the same in both stays where it was in the weight file, and is not checked again.
         on_progress: Called with a line of text at each step.
 
     Raises:
@@ -75,20 +93,26 @@ def export(
     """
     progress = on_progress or (lambda _: None)
     metrics = metrics or {}
-    _check_arguments(frozen, name, tolerance, metrics)
+    _check_arguments(frozen, name, tolerance, verify_share, metrics)
+    narrowing.check()
     check_samples(frozen.input, samples)
-    with staged_folder(Path(destination), overwrite=overwrite) as folder:
-        store = WeightStore()
-        model = bind_model(prune(frozen), samples, store, progress)
+    destination = Path(destination)
+    with staged_folder(destination, overwrite=overwrite) as folder:
+        previous = Previous.at(destination)
+        made = bind_in(
+            narrowing, prune(frozen), samples, reference=reference, tolerance=tolerance, on_progress=progress
+        )
+        model, store = made.model, made.store
         progress("writing weights")
-        weights = store.write(folder / WEIGHTS)
+        weights = store.write(folder / WEIGHTS, None if previous is None else previous.weights)
         graphs, sizes = _write_graphs(folder, model, weights, progress)
         if text is not None:
             _copy_tokenizer(folder, *text)
-        files = {path.name: describe(path) for path in sorted(folder.iterdir())}
-        progress(f"checking {len(graphs)} task graphs and the router against the torch model")
-        check_files(folder, files)
-        checked = Checked(folder, model.input, model.tasks, graphs, ROUTER_FILE)
+        checked = Checked(
+            folder, model.input, model.tasks, graphs, ROUTER_FILE, rounding_of(narrowing.precision)
+        )
+        contents = Contents(folder, weights)
+        known = {} if previous is None else previous.known(contents, checked, provenance, tolerance)
         manifest = Manifest(
             name=name,
             inputs=(model.input,),
@@ -100,26 +124,53 @@ def export(
             router=ROUTER_FILE,
             plan=model.plan,
             tensors=model.tensor_uses(),
-            files=files,
-            sizes=sizes,
-            parity=verify(checked, reference, samples, tolerance=tolerance),
+            files={path.name: describe(path) for path in sorted(folder.iterdir())},
+            sizes=sizes if narrowing.precision == "fp32" else {**sizes, "fp32": made.fp32_bytes},
+            parity=check(
+                checked,
+                *reference_of(narrowing.precision, checked, reference, samples),
+                tolerance=tolerance,
+                share=verify_share,
+                known=known,
+                on_progress=progress,
+            ),
+            precision=precision_report(made, narrowing, checked, reference, samples),
+            column_cut=column_cut,
             provenance=provenance,
         )
-        (folder / REPORT_FILE).write_text(render_report(manifest), encoding="utf-8")
-        files[REPORT_FILE] = describe(folder / REPORT_FILE)
-        manifest = manifest.model_copy(update={"files": files})
-        (folder / MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
+        if measuring is not None:
+            progress(f"scoring the router on the {measuring.split} split")
+            exact = narrowing.precision == "fp32"
+            found = compare_metrics(checked, reference, measuring, tolerance=tolerance, exact=exact)
+            manifest = with_measured(manifest, found)
+        manifest = _write_manifest(folder, manifest)
+        if previous is not None:
+            progress(previous.changes(contents, manifest))
+            previous.keep_times(folder, manifest)
         progress("publishing")
     return manifest
 
 
-def _check_arguments(frozen: FrozenModel, name: str, tolerance: float, metrics: Metrics) -> None:
+def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the report and then the manifest; return it with the report among its files."""
+    (folder / REPORT_FILE).write_text(render_report(manifest), encoding="utf-8")
+    files = {**manifest.files, REPORT_FILE: describe(folder / REPORT_FILE)}
+    manifest = manifest.model_copy(update={"files": files})
+    (folder / MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
+    return manifest
+
+
+def _check_arguments(
+    frozen: FrozenModel, name: str, tolerance: float, verify_share: float | None, metrics: Metrics
+) -> None:
     if not _NAME.fullmatch(name):
         raise ExportError(f"a model cannot be called {name!r}: use letters, digits, '.', '_' and '-'")
     if not (math.isfinite(tolerance) and tolerance > 0):
         raise ExportError(
             f"a tolerance of {tolerance} checks nothing: give a small positive number, like 1e-4"
         )
+    if verify_share is not None and not 0 < verify_share <= 1:
+        raise ExportError(f"a share of {verify_share} of the graphs cannot be asked: give 0.05, or 1 for all")
     unknown = sorted(set(metrics) - {task.name for task in frozen.tasks})
     if unknown:
         raise ExportError(f"there are metrics of tasks that the model does not have: {unknown}")
@@ -131,29 +182,38 @@ def _write_graphs(
     """Write every task's graph and the router; return the tasks' files, and sizes in bytes."""
     progress(f"writing {len(model.tasks)} task graphs and the router")
     graphs = graph_files([task.name for task in model.tasks])
+    index = read_index(folder / weights.name)
     bare = []
     for task, file in enumerate(graphs):
         graph = task_graph(model, weights, task)
         bare.append(length_without_weights(graph))
-        _write_graph(folder / file, graph)
-    _write_graph(folder / ROUTER_FILE, router_graph(model, weights))
+        _write_graph(folder / file, graph, index)
+    _write_graph(folder / ROUTER_FILE, router_graph(model, weights), index)
     sizes = {
         "weights": weights.length,
         "graphs": sum((folder / file).stat().st_size for file in graphs),
         "router": (folder / ROUTER_FILE).stat().st_size,
         "standalone": standalone_bytes(model, weights, bare),
         "dense": dense_bytes(model, weights),
+        **cut_bytes(model, weights),
     }
     return graphs, sizes
 
 
-def _write_graph(path: Path, graph: ir.Model) -> None:
+def _write_graph(path: Path, graph: ir.Model, index: TensorIndex) -> None:
     constant = constant_nodes(graph)
     if constant:
         raise ExportError(
             f"{path.name} computes constants ({', '.join(constant[:5])}): this is a bug of the exporter"
         )
-    path.write_bytes(serialize(graph))
+    content = serialize(graph)
+    try:
+        check_graph(path.name, content, index)
+    except IntegrityError as error:
+        raise ExportError(
+            f"the runtime would not load what a block was traced to: {error}; change the block's forward"
+        ) from error
+    path.write_bytes(content)
 
 
 def _copy_tokenizer(folder: Path, source: Path, spec: TextSpec) -> None:

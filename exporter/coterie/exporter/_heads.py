@@ -6,7 +6,7 @@ gathers a slice for each question and multiplies them all at once. Other heads a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from coterie.exporter._bind import BoundBlock, as_array
 from coterie.exporter._builder import GraphBuilder
-from coterie.exporter._weights import TensorRef, WeightStore
-from coterie.runtime.manifest import TensorUse
+from coterie.exporter._weights import Array, TensorRef
+from coterie.runtime.manifest import Precision, TensorUse
 from coterie.runtime.tasks import TaskKind, TaskSpec
 
 _GATHERED_NUMBERS = 1 << 15
@@ -34,26 +34,26 @@ class LinearHeads:
         weights: ``[G, D, C]`` in the weight file.
         biases: ``[G, C]`` in the weight file.
         sequences: Whether they answer each position of sequences, ``[R, L, D]``, rather than vectors.
+        precision: What their weights are stored in.
     """
 
     weights: TensorRef
     biases: TensorRef
     sequences: bool = False
+    precision: Precision = "fp32"
 
     @property
     def width(self) -> int:
         """Number of outputs, C."""
         return self.weights.shape[2]
 
-    def part(self, slot: int) -> tuple[TensorRef, TensorRef]:
-        """Return the weight ``[D, C]`` and bias ``[C]`` of one head."""
-        return _slice(self.weights, slot), _slice(self.biases, slot)
+    def parts(self, slot: int) -> dict[str, TensorRef]:
+        """Return the weight ``[D, C]`` and bias ``[C]`` of one head, by name."""
+        return {"weight": part_of(self.weights, slot), "bias": part_of(self.biases, slot)}
 
     def run_one(self, builder: GraphBuilder, slot: int, states: ir.Value) -> ir.Value:
         """Add one head to a graph, ``[R, D] -> [R, C]`` or ``[R, L, D] -> [R, L, C]``."""
-        weight, bias = (
-            builder.weight(ref, name) for ref, name in zip(self.part(slot), ("weight", "bias"), strict=True)
-        )
+        weight, bias = (builder.weight(ref, name) for name, ref in self.parts(slot).items())
         if self.sequences:
             return builder.op("Add", builder.op("MatMul", states, weight), bias)
         return builder.op("Gemm", states, weight, bias)
@@ -64,10 +64,18 @@ class LinearHeads:
         biases = builder.op("Gather", builder.weight(self.biases, "biases"), slots, axis=0)
         if self.sequences:
             biases = builder.op("Unsqueeze", biases, builder.integers(1))
-            return builder.op("Add", builder.op("MatMul", states, weights), biases)
+        return builder.op("Add", self._products(builder, states, weights), biases)
+
+    def _products(self, builder: GraphBuilder, states: ir.Value, weights: ir.Value) -> ir.Value:
+        """Add the product of each state ``[B, (L,) D]`` and its own matrix ``[B, D, C]``."""
+        if self.sequences:
+            return builder.op("MatMul", states, weights)
         rows = builder.op("Unsqueeze", states, builder.integers(1))
-        scores = builder.op("Squeeze", builder.op("MatMul", rows, weights), builder.integers(1))
-        return builder.op("Add", scores, biases)
+        return builder.op("Squeeze", builder.op("MatMul", rows, weights), builder.integers(1))
+
+
+Keep = Callable[[Array, Array], LinearHeads]
+"""Keeps stacked weights ``[G, D, C]`` and biases ``[G, C]`` of distinct heads."""
 
 
 @dataclass(frozen=True)
@@ -104,21 +112,24 @@ class HeadGroup:
         """Return where one head's tensors lie in the weight file."""
         if isinstance(self.heads, BoundBlock):
             return self.heads.uses()
-        parts = zip(("weight", "bias"), self.heads.part(self.slots[block]), strict=True)
+        parts = self.heads.parts(self.slots[block])
         return tuple(
-            TensorUse(name=name, tensor=ref.key, shape=ref.shape, offset=ref.offset) for name, ref in parts
+            TensorUse(name=name, tensor=ref.key, shape=ref.shape, offset=ref.offset)
+            for name, ref in parts.items()
         )
 
 
-def stack_heads(
-    store: WeightStore, heads: Mapping[int, Mapping[str, Tensor]], *, sequences: bool = False
-) -> list[HeadGroup]:
+def is_gathered(shape: Sequence[int]) -> bool:
+    """Return whether a router gathers heads ``[G, D, C]`` for each question, where there is more than one."""
+    return shape[1] * shape[2] <= _GATHERED_NUMBERS
+
+
+def stack_heads(heads: Mapping[int, Mapping[str, Tensor]], keep: Keep) -> list[HeadGroup]:
     """Group linear heads by shape; equal heads become one.
 
     Args:
-        store: Where the stacked tensors are kept.
         heads: For each block its ``weight [D, C]`` and ``bias [C]``.
-        sequences: Whether they answer each position of sequences.
+        keep: Keeps the stacked tensors.
     """
     shapes: dict[tuple[int, ...], list[int]] = {}
     for block, tensors in heads.items():
@@ -132,12 +143,11 @@ def stack_heads(
             slots[block] = distinct.setdefault(content, len(distinct))
         first = {slot: block for block, slot in reversed(slots.items())}
         order = [heads[first[slot]] for slot in range(len(distinct))]
-        stacked = LinearHeads(
-            store.add(np.stack([as_array(tensors["weight"]) for tensors in order])),
-            store.add(np.stack([as_array(tensors["bias"]) for tensors in order])),
-            sequences,
+        stacked = keep(
+            np.stack([as_array(tensors["weight"]) for tensors in order]),
+            np.stack([as_array(tensors["bias"]) for tensors in order]),
         )
-        if size * width <= _GATHERED_NUMBERS:
+        if is_gathered((len(distinct), size, width)):
             groups.append(HeadGroup(stacked, slots, width))
             continue
         for slot in range(len(distinct)):
@@ -198,7 +208,8 @@ def _is(builder: GraphBuilder, tasks: Sequence[TaskSpec], task: ir.Value, kind: 
     return builder.op("Gather", table, task, axis=0)
 
 
-def _slice(ref: TensorRef, slot: int) -> TensorRef:
+def part_of(ref: TensorRef, slot: int) -> TensorRef:
+    """Return one slice of a stacked tensor along its first axis."""
     shape = ref.shape[1:]
     whole = TensorRef(ref.key, ref.dtype, shape)
     return TensorRef(ref.key, ref.dtype, shape, slot * whole.length)

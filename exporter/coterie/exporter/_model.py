@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from coterie.exporter._bind import Binder, BoundBlock
 from coterie.exporter._heads import HeadGroup, stack_heads
 from coterie.exporter._states import StageInput, StateShape, stage_inputs
 from coterie.exporter._trace import Tracer
 from coterie.exporter._weights import Array, WeightStore
+from coterie.exporter.precision._heads import keep_heads
 from coterie.runtime.errors import ExportError
-from coterie.runtime.manifest import TensorSpec, TensorUse
+from coterie.runtime.manifest import Precision, TensorSpec, TensorUse
 from coterie.runtime.plan import SharingPlan, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import LinearHead
@@ -30,7 +32,8 @@ class BoundModel:
         plan: The sharing plan, without blocks that no task uses.
         blocks: For each stage but the last its blocks.
         heads: The last stage's blocks, in groups.
-        results: For each stage but the last the shape of its blocks' results.
+        results: For each stage but the last the shape of its blocks' results; of stitched columns that of
+            what they hand on.
     """
 
     input: TensorSpec
@@ -82,6 +85,11 @@ def prune(frozen: FrozenModel) -> FrozenModel:
     for stage, bank in zip(frozen.plan.stages, frozen.banks, strict=True):
         used = sorted(stage.users())
         place = {block: index for index, block in enumerate(used)}
+        if stage.stitches is not None:
+            # Its plan names the blocks that tasks depend on, and no other.
+            stages.append(stage)
+            banks.append(bank)
+            continue
         kept = {
             "blocks": tuple(stage.blocks[block] for block in used),
             "uses": tuple(tuple(place[block] for block in blocks) for blocks in stage.uses),
@@ -93,7 +101,13 @@ def prune(frozen: FrozenModel) -> FrozenModel:
 
 
 def bind_model(
-    frozen: FrozenModel, samples: Array, store: WeightStore, on_progress: Callable[[str], None]
+    frozen: FrozenModel,
+    samples: Array,
+    store: WeightStore,
+    on_progress: Callable[[str], None],
+    *,
+    tracer: Tracer | None = None,
+    precision: Precision = "fp32",
 ) -> BoundModel:
     """Trace each architecture once and bind every block's tensors.
 
@@ -102,11 +116,13 @@ def bind_model(
         samples: Real inputs ``[n, ...]``.
         store: Receives the tensors.
         on_progress: Called with a line for each stage.
+        tracer: What traces, with what it has traced already.
+        precision: What weights are stored in, where that is worth it.
 
     Raises:
         ExportError: If a block cannot be traced.
     """
-    tracer, binder = Tracer(), Binder(store)
+    tracer, binder = tracer or Tracer(), Binder(store, precision)
     inputs = stage_inputs(frozen, samples)
     banks: list[tuple[BoundBlock, ...]] = []
     for stage, bank, given in zip(frozen.plan.stages, frozen.banks, inputs, strict=True):
@@ -114,12 +130,16 @@ def bind_model(
         if stage is frozen.plan.stages[-1] and type(bank.template) is LinearHead:
             continue
         banks.append(_bind_bank(tracer, binder, stage, bank, given))
-    shapes = tuple(bank[0].trace.shape for bank in banks[: len(frozen.plan.stages) - 1])
+    shapes = tuple(
+        bank[0].trace.shape if stage.stitches is None else following.shape
+        for stage, bank, following in zip(frozen.plan.stages, banks, inputs[1:], strict=False)
+    )
     if len(banks) == len(frozen.plan.stages):
         heads = _block_heads(frozen, banks.pop())
     else:
         tagging = frozen.tasks[0].kind == "tagging"
-        heads = stack_heads(store, dict(enumerate(frozen.banks[-1].tensors)), sequences=tagging)
+        keep = partial(keep_heads, store, sequences=tagging, precision=precision)
+        heads = stack_heads(dict(enumerate(frozen.banks[-1].tensors)), keep)
     return BoundModel(frozen.input, frozen.tasks, frozen.plan, tuple(banks), tuple(heads), shapes)
 
 
@@ -127,14 +147,16 @@ def _bind_bank(
     tracer: Tracer, binder: Binder, stage: StagePlan, bank: FrozenBank, given: StageInput
 ) -> tuple[BoundBlock, ...]:
     blocks = []
-    for block, tensors in zip(stage.blocks, bank.tensors, strict=True):
+    for index, (block, tensors) in enumerate(zip(stage.blocks, bank.tensors, strict=True)):
+        taken = given.blocks[index]
         try:
-            trace = tracer.trace(bank.template, tensors, given.example, given.shape)
+            trace = tracer.trace(bank.architecture(index), tensors, taken.example, taken.shape)
         except ExportError as error:
             raise ExportError(f"stage {stage.name!r}, block {block.name!r}: {error}") from error
         blocks.append(binder.bind(block.name, trace, tensors))
     dims = blocks[0].trace.shape.dims
-    if stage.kind != "head" and any(block.trace.shape.dims != dims for block in blocks):
+    alike = stage.kind != "head" and stage.stitches is None
+    if alike and any(block.trace.shape.dims != dims for block in blocks):
         raise ExportError(f"the blocks of stage {stage.name!r} have results of different shapes")
     if stage.columns is not None and (len(dims) < 2 or dims[0] is None or max(stage.columns) >= dims[0]):
         raise ExportError(
@@ -177,7 +199,8 @@ def _check(frozen: FrozenModel) -> None:
     if len(set(names)) != len(names):
         raise ExportError("two blocks of the plan have the same name")
     for stage, bank in zip(plan.stages, frozen.banks, strict=True):
-        if any(module.training for module in bank.template.modules()):
+        templates = {id(template): template for template in (bank.template, *bank.templates)}
+        if any(module.training for template in templates.values() for module in template.modules()):
             raise ExportError(
                 f"the blocks of stage {stage.name!r} are in training mode: freeze the model again"
             )

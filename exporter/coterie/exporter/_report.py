@@ -20,10 +20,16 @@ _LARGEST_PAIR_MAP = 80
 _MAP_WIDTH = 640
 _SIZES = (
     ("weights", "This bundle's weights, held once"),
+    ("fp32", "The same weights in fp32"),
     ("graphs", "This bundle's task graphs"),
     ("router", "This bundle's router graph"),
     ("standalone", "The same tasks as self-contained files"),
     ("dense", "Every block that was trained, before pruning"),
+    ("cut_experts", "Left out: experts that no task uses"),
+    ("cut_centroids", "Left out: tasks' own blocks, clustered, and centroids that no task uses"),
+    ("cut_columns", "Left out: parts of columns that no task depends on"),
+    ("cut_others", "Left out: other blocks that no task uses"),
+    ("cut_equal", "Left out: tensors that equal another"),
 )
 
 
@@ -70,8 +76,17 @@ def render_report(manifest: Manifest) -> str:
         maps=[_stage_map(manifest, stage, order) for stage in manifest.plan.stages if _is_telling(stage)],
         pairs=_pair_map(manifest, order),
         metrics=_metric_table(manifest),
+        precisions=_precisions(manifest),
         config=json.dumps(manifest.provenance.config, indent=2, sort_keys=True, ensure_ascii=False),
     )
+
+
+def _precisions(manifest: Manifest) -> list[tuple[str, list[str]]]:
+    """Return the names of the blocks that are stored in each precision, the most first."""
+    found: dict[str, list[str]] = {}
+    for name, stored in {} if manifest.precision is None else manifest.precision.blocks.items():
+        found.setdefault(stored, []).append(name)
+    return sorted(found.items(), key=lambda item: -len(item[1]))
 
 
 def _bytes(count: int) -> str:

@@ -16,12 +16,22 @@ import onnx_ir as ir
 
 from coterie.exporter._bind import BoundBlock
 from coterie.exporter._builder import GraphBuilder, Output
-from coterie.exporter._dispatch import Flow, find_pairs, positions, run_blocks
+from coterie.exporter._dispatch import (
+    Flow,
+    concat_rows,
+    find_pairs,
+    positions,
+    run_blocks,
+    state_count,
+    state_keys,
+)
 from coterie.exporter._heads import HeadGroup, mixed_probabilities
+from coterie.exporter._mixture import Mixture
 from coterie.exporter._model import BoundModel
-from coterie.exporter._states import StateShape, state_after
+from coterie.exporter._states import state_after
+from coterie.exporter._stitches import read_columns, run_columns
 from coterie.exporter._weights import WeightFile
-from coterie.runtime.plan import StagePlan
+from coterie.runtime.plan import StagePlan, Stitches
 
 
 def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
@@ -55,22 +65,63 @@ def _stage(builder: GraphBuilder, model: BoundModel, number: int, flow: Flow, ta
     """Add one stage; a stage that mixes leaves one state for each question."""
     stage, shape = model.plan.stages[number], model.results[number]
     after = state_after(stage, shape)
+    if stage.stitches is not None:
+        return _stitched(builder, stage.stitches, model.blocks[number], replace(flow, shape=after), task)
     if stage.columns is not None:
         results = model.blocks[number][0].run(builder, flow.states)
         return _read_columns(builder, replace(flow, states=results, shape=after), stage.columns, task)
-    table, mixture = stage_tables(stage)
+    table, weights = stage_tables(stage)
 
     def run(block: int, states: ir.Value) -> ir.Value:
         return model.blocks[number][block].run(builder, states)
 
-    blocks = table[:, 0] if table.shape[1] == 1 else table
-    results, index = run_blocks(builder, flow, task, blocks, run)
     if not stage.mixes:
+        results, index = run_blocks(builder, flow, task, table[:, 0], run)
         return Flow(results, after, index)
-    chosen = results if index is None else builder.op("Gather", results, index, axis=0)
-    if stage.combine == "concat" and mixture.shape[1] > 1:
-        return Flow(_join(builder, chosen, mixture, shape, task), after, None)
-    return Flow(_mix(builder, chosen, mixture, shape, task), after, None)
+    with builder.scope(f"{stage.name}/mixtures"):
+        flow, task, table, weights, index = _distinct_mixtures(builder, flow, task, table, weights)
+    blocks = table[:, 0] if table.shape[1] == 1 else table
+    results, chosen = run_blocks(builder, flow, task, blocks, run)
+    if chosen is not None:
+        results = builder.op("Gather", results, chosen, axis=0)
+    mixture = Mixture(builder, weights, shape, task)
+    joined = stage.combine == "concat" and weights.shape[1] > 1
+    return Flow(mixture.join(results) if joined else mixture.add(results), after, index)
+
+
+def _distinct_mixtures(
+    builder: GraphBuilder,
+    flow: Flow,
+    task: ir.Value,
+    table: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.float32],
+) -> tuple[Flow, ir.Value, npt.NDArray[np.int64], npt.NDArray[np.float32], ir.Value | None]:
+    """Ask once what several tasks ask with the same mixture of the same blocks.
+
+    Returns:
+        The flow, tasks and tables of the distinct questions, and which one each question is; the same as were
+        given, and None, where every task has a mixture of its own.
+    """
+    both = np.concatenate([table, weights], axis=1)
+    first, own = np.unique(both, axis=0, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(table):
+        return flow, task, table, weights, None
+    pairs = find_pairs(builder, flow, task, own.reshape(-1).astype(np.int64))
+    return replace(flow, position=pairs.rows), pairs.blocks, table[first], weights[first], pairs.index
+
+
+def _stitched(
+    builder: GraphBuilder, stitches: Stitches, blocks: Sequence[BoundBlock], flow: Flow, task: ir.Value
+) -> Flow:
+    """Run all columns on every state; question b reads its task's."""
+    layers = run_columns(builder, stitches, blocks, flow.states, range(len(blocks)))
+    place = {read: index for index, read in enumerate(dict.fromkeys(stitches.reads))}
+    states = concat_rows(builder, [read_columns(builder, layers, read) for read in place])
+    if len(place) == 1:
+        return replace(flow, states=states)
+    table = np.array([place[read] for read in stitches.reads], dtype=np.int64)
+    position = state_keys(builder, flow, task, 0 * table, state_count(builder, flow.states))
+    return Flow(states, flow.shape, position)
 
 
 def _read_columns(builder: GraphBuilder, flow: Flow, columns: Sequence[int], task: ir.Value) -> Flow:
@@ -83,53 +134,6 @@ def _read_columns(builder: GraphBuilder, flow: Flow, columns: Sequence[int], tas
     first = builder.op("Mul", positions(builder, flow), builder.op("Shape", flow.states, start=1, end=2))
     own = builder.op("Gather", builder.constant(np.array(columns, dtype=np.int64), "columns"), task, axis=0)
     return Flow(states, flow.shape, builder.op("Add", first, own))
-
-
-def _mix(
-    builder: GraphBuilder,
-    chosen: ir.Value,
-    mixture: npt.NDArray[np.float32],
-    shape: StateShape,
-    task: ir.Value,
-) -> ir.Value:
-    """Return each question's blocks' results ``[B, k, ...]`` (``[B, ...]`` for k = 1), mixed."""
-    tasks, most = mixture.shape
-    if most > 1 and len(shape.dims) == 1:
-        own = builder.op("Gather", builder.constant(mixture.reshape(tasks, 1, most), "mixture"), task, axis=0)
-        return builder.op("Squeeze", builder.op("MatMul", own, chosen), builder.integers(1))
-    weighted = _weigh(builder, chosen, mixture, shape, task)
-    return weighted if most == 1 else builder.op("ReduceSum", weighted, builder.integers(1), keepdims=0)
-
-
-def _weigh(
-    builder: GraphBuilder,
-    chosen: ir.Value,
-    mixture: npt.NDArray[np.float32],
-    shape: StateShape,
-    task: ir.Value,
-) -> ir.Value:
-    """Return each question's blocks' results, each times its weight."""
-    tasks, most = mixture.shape
-    axes = [tasks, *([most] if most > 1 else []), *[1] * len(shape.dims)]
-    own = builder.op("Gather", builder.constant(mixture.reshape(axes), "mixture"), task, axis=0)
-    return builder.op("Mul", chosen, own)
-
-
-def _join(
-    builder: GraphBuilder,
-    chosen: ir.Value,
-    mixture: npt.NDArray[np.float32],
-    shape: StateShape,
-    task: ir.Value,
-) -> ir.Value:
-    """Return each question's blocks' results ``[B, k, ..., D]`` one after the other, ``[B, ..., k * D]``."""
-    weighted = chosen if (mixture == 1).all() else _weigh(builder, chosen, mixture, shape, task)
-    inner = len(shape.dims) - 1
-    if inner > 0:
-        order = [0, *range(2, 2 + inner), 1, 2 + inner]
-        weighted = builder.op("Transpose", weighted, perm=order)
-    width = mixture.shape[1] * int(shape.dims[-1] or 0)
-    return builder.op("Reshape", weighted, builder.integers(*[0] * (1 + inner), width))
 
 
 def stage_tables(stage: StagePlan) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -163,7 +167,7 @@ def _heads(builder: GraphBuilder, model: BoundModel, flow: Flow, task: ir.Value)
     for group, part, part_slots in zip(model.heads, states, parts, strict=True):
         result = _run_group(builder, group, next(iter(group.slots)), part, part_slots)
         scores.append(_pad(builder, result, len(flow.shape.dims), model.width - group.width))
-    return builder.op("Gather", builder.op("Concat", *scores, axis=0), pairs.index, axis=0)
+    return builder.op("Gather", concat_rows(builder, scores), pairs.index, axis=0)
 
 
 def _slots(builder: GraphBuilder, slot_of: Sequence[int], task: ir.Value) -> ir.Value:

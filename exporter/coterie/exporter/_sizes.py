@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from coterie.exporter._model import BoundModel
 from coterie.exporter._weights import WeightFile
 from coterie.runtime.manifest import TensorUse
+from coterie.runtime.plan import StageKind
+
+_CUTS: Mapping[StageKind, str] = {
+    "gated": "cut_experts",
+    "cluster": "cut_centroids",
+    "stitched": "cut_columns",
+}
 
 
 def standalone_bytes(model: BoundModel, weights: WeightFile, graphs: Sequence[int]) -> int:
@@ -27,13 +34,42 @@ def standalone_bytes(model: BoundModel, weights: WeightFile, graphs: Sequence[in
 
 
 def dense_bytes(model: BoundModel, weights: WeightFile) -> int:
-    """Return the bytes of every block that was trained, used or not; blocks of a stage are alike."""
+    """Return the bytes of every block that was trained, used or not."""
+    return sum(trained for trained, _ in _stage_bytes(model, weights))
+
+
+def cut_bytes(model: BoundModel, weights: WeightFile) -> dict[str, int]:
+    """Return the bytes that were trained and are not in the weight file, by why they are not.
+
+    ``cut_experts``, ``cut_centroids``, ``cut_columns`` and ``cut_others`` are blocks of gated, cluster,
+    stitched and other stages that no task uses; a cluster layer's were the tasks' own before they were
+    clustered.
+    ``cut_equal`` are tensors that equal another. What was cut by nothing is left out.
+    """
+    found: dict[str, int] = {}
+    stages = zip(model.plan.stages, _stage_bytes(model, weights), strict=True)
+    for stage, (trained, kept) in stages:
+        key = _CUTS.get(stage.kind, "cut_others")
+        found[key] = found.get(key, 0) + trained - kept
+    uses = model.tensor_uses().values()
+    distinct = {(use.tensor, use.offset, use.shape): use for block in uses for use in block}
+    found["cut_equal"] = sum(_bytes(block, weights) for block in uses) - _bytes(
+        tuple(distinct.values()), weights
+    )
+    return {key: size for key, size in found.items() if size > 0}
+
+
+def _stage_bytes(model: BoundModel, weights: WeightFile) -> Iterator[tuple[int, int]]:
+    """Yield for each stage the bytes of all blocks that were trained, and of those that are kept."""
     uses = model.tensor_uses()
-    total = 0
     for stage in model.plan.stages:
         kept = sum(_bytes(uses[block.name], weights) for block in stage.blocks)
-        total += kept * stage.trained_blocks // len(stage.blocks)
-    return total
+        parameters = sum(block.parameters for block in stage.blocks)
+        if stage.trained_parameters is not None and parameters:
+            trained = kept * stage.trained_parameters // parameters
+        else:
+            trained = kept * stage.trained_blocks // len(stage.blocks)
+        yield trained, kept
 
 
 def _bytes(uses: Sequence[TensorUse], weights: WeightFile) -> int:

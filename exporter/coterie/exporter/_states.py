@@ -44,10 +44,15 @@ def state_after(stage: StagePlan, result: StateShape) -> StateShape:
 
 @dataclass(frozen=True)
 class StageInput:
-    """What one stage takes: an example to trace with, ``[R, ...]``, and its shape."""
+    """What a stage or a block takes: an example to trace with, ``[R, ...]``, and its shape.
+
+    Attributes:
+        blocks: Of a stage, what each of its blocks takes; of a block nothing.
+    """
 
     example: Tensor
     shape: StateShape
+    blocks: tuple[StageInput, ...] = ()
 
 
 def check_samples(spec: TensorSpec, samples: Array) -> None:
@@ -75,11 +80,18 @@ def stage_inputs(frozen: FrozenModel, samples: Array) -> list[StageInput]:
     second = _example(frozen.input, samples, _EXAMPLE_LENGTH + 1)
     result = []
     for number in range(len(frozen.banks)):
-        dims = (a if a == b else None for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
-        result.append(StageInput(first, StateShape(tuple(dims))))
+        taken = zip(frozen.taken(number, first), frozen.taken(number, second), strict=True)
+        blocks = tuple(StageInput(one.contiguous(), _open_shape(one, other)) for one, other in taken)
+        result.append(StageInput(first, _open_shape(first, second), blocks))
         # Contiguous: the tracer would take a column's strides for sizes of the batch.
         first, second = (frozen.handed_on(number, 0, states).contiguous() for states in (first, second))
     return result
+
+
+def _open_shape(first: Tensor, second: Tensor) -> StateShape:
+    """Return the shape of states, open where those of two lengths differ."""
+    dims = (a if a == b else None for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
+    return StateShape(tuple(dims))
 
 
 def _example(spec: TensorSpec, samples: Array, length: int) -> Tensor:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 from coterie.exporter._builder import GraphBuilder, Output
 from coterie.exporter._heads import task_probabilities
 from coterie.exporter._model import BoundModel
+from coterie.exporter._stitches import read_columns, run_columns
 from coterie.exporter._weights import WeightFile
 from coterie.runtime.plan import StagePlan
 
@@ -24,6 +25,10 @@ def task_graph(model: BoundModel, weights: WeightFile, task: int) -> ir.Model:
     states = builder.input(model.input.name, model.input.dtype, model.input_dims())
     for number, stage in enumerate(model.plan.stages[:-1]):
         used, mixture = stage.uses[task], stage.weights[task]
+        if stage.stitches is not None:
+            layers = run_columns(builder, stage.stitches, model.blocks[number], states, used)
+            states = read_columns(builder, layers, stage.stitches.reads[task])
+            continue
         parts = [model.blocks[number][block].run(builder, states) for block in used]
         with builder.scope(stage.name):
             states = _combine(builder, stage, parts, mixture)

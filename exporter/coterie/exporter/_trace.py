@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
@@ -157,24 +156,7 @@ def _traced_graph(
         raise ExportError(
             f"block {type(template).__name__!r} needs operators outside ONNX: {list(model.functions)}"
         )
-    _count_axes_from_the_first(model.graph)
     return model.graph
-
-
-def _count_axes_from_the_first(graph: ir.Graph) -> None:
-    """Make the axes of reductions positive: for no rows, ONNX Runtime gives negative ones a wrong shape."""
-    for node in list(graph):
-        axes = node.inputs[1] if node.op_type.startswith("Reduce") and len(node.inputs) > 1 else None
-        reduced = node.inputs[0]
-        if axes is None or axes.const_value is None or reduced is None or reduced.shape is None:
-            continue
-        numbers = np.asarray(axes.const_value.numpy())
-        if (numbers < 0).any():
-            name = f"{node.outputs[0].name}.axes"
-            counted = ir.tensor(numbers % len(reduced.shape), name=name)
-            value = ir.Value(name=name, const_value=counted, type=axes.type, shape=axes.shape)
-            graph.register_initializer(value)
-            node.replace_input_with(1, value)
 
 
 @contextlib.contextmanager
@@ -198,7 +180,7 @@ def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
     moving = {states}
     prologue, body = [], []
     for node in graph:
-        if moving.isdisjoint(_reads(node)):
+        if moving.isdisjoint(values_read(node)):
             prologue.append(node)
         else:
             body.append(node)
@@ -206,7 +188,7 @@ def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
     if output not in moving:
         raise ExportError("a block's result does not depend on its states: there is nothing to export")
     early = [value for node in prologue for value in node.outputs]
-    reads = frozenset(value for node in body for value in _reads(node))
+    reads = frozenset(value for node in body for value in values_read(node))
     return Trace(
         states=states,
         parameters=dict(zip(names, parameters, strict=True)),
@@ -248,7 +230,7 @@ def _count_axes_from_the_front(graph: ir.Graph) -> None:
         node.replace_input_with(1, known)
 
 
-def _reads(node: ir.Node) -> set[ir.Value]:
+def values_read(node: ir.Node) -> set[ir.Value]:
     """Return what a node reads, in its subgraphs too."""
     values = {value for value in node.inputs if value is not None}
     for attribute in node.attributes.values():

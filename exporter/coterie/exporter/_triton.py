@@ -3,8 +3,9 @@
 repository/
   router/                 every task behind one model: (inputs, row, task) -> scores, probabilities
     config.pbtxt
-    1/model.onnx
-    1/weights.safetensors
+    1/model.onnx/         a folder: Triton's form of a model of several files
+      model.onnx
+      weights.safetensors
   <task>/                 one task, self-contained
     config.pbtxt
     labels.txt            for Triton's classification extension
@@ -84,12 +85,12 @@ def _chosen(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskEntry]:
 
 def _write_router(bundle: Path, manifest: Manifest, folder: Path) -> str:
     name = Path(manifest.router).stem
-    version = folder / name / _VERSION
-    version.mkdir(parents=True)
-    shutil.copyfile(bundle / manifest.router, version / MODEL)
-    shutil.copyfile(bundle / WEIGHTS, version / WEIGHTS)
+    model = folder / name / _VERSION / MODEL
+    model.mkdir(parents=True)
+    shutil.copyfile(bundle / manifest.router, model / MODEL)
+    shutil.copyfile(bundle / WEIGHTS, model / WEIGHTS)
     # Questions and inputs have different numbers of rows: Triton must not take the first axis for a batch.
-    (folder / name / CONFIG).write_text(_config(name, version / MODEL, batch=0), encoding="utf-8")
+    (folder / name / CONFIG).write_text(_config(name, model / MODEL, batch=0), encoding="utf-8")
     return name
 
 

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
 
+from coterie.exporter._layout import LENGTH_BYTES, Span, lay_out
 from coterie.runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
-
-_HEADER_LENGTH_BYTES = 8
 
 
 def content_hash(array: Array) -> str:
     """Return the SHA-256 of an array's dtype, shape and bytes; equal tensors have equal hashes."""
     digest = hashlib.sha256(f"{array.dtype.str}{array.shape}".encode())
-    # A view as bytes: `memoryview` refuses arrays that have a dimension of size 0.
-    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    digest.update(_bytes_of(array))
     return digest.hexdigest()
+
+
+def _bytes_of(array: Array) -> memoryview | bytes:
+    """Return the bytes of a contiguous array, without a copy of them."""
+    # `memoryview` refuses arrays that have a dimension of size 0.
+    return array.reshape(-1).view(np.uint8).data if array.size else b""
 
 
 @dataclass(frozen=True)
@@ -63,26 +66,32 @@ class WeightStore:
         self._arrays.setdefault(key, array)
         return TensorRef(key, array.dtype.name, tuple(array.shape))
 
-    def write(self, path: Path) -> WeightFile:
-        """Write all arrays as safetensors; the same arrays give the same bytes, whatever their order."""
-        save_file({key: self._arrays[key] for key in sorted(self._arrays)}, path)
-        # The library makes the file private; a server may well be another user.
-        path.chmod(0o644)
+    @property
+    def length(self) -> int:
+        """Bytes of all tensors."""
+        return sum(array.nbytes for array in self._arrays.values())
+
+    def take(self, other: WeightStore) -> None:
+        """Keep all tensors of another store."""
+        self._arrays.update(other._arrays)
+
+    def only(self, keys: Collection[str]) -> WeightStore:
+        """Return a store of those tensors alone."""
+        return WeightStore({key: self._arrays[key] for key in keys})
+
+    def write(self, path: Path, before: WeightFile | None = None) -> WeightFile:
+        """Write all arrays as safetensors; the same arrays give the same bytes, whatever their order.
+
+        Args:
+            path: The file.
+            before: The weight file that this one replaces; tensors that stay keep their places.
+        """
+        layout = lay_out(self._arrays, None if before is None else before.spans)
+        with path.open("wb") as file:
+            file.write(layout.header)
+            for key in layout.keys:
+                file.write(_bytes_of(self._arrays[key]))
         return WeightFile.read(path)
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where one tensor lies in the file: its first byte, its length in bytes, and its shape."""
-
-    start: int
-    length: int
-    shape: tuple[int, ...]
-
-    def part(self, shape: tuple[int, ...]) -> int:
-        """Return the bytes of a part of that shape."""
-        whole = int(np.prod(self.shape, dtype=np.int64))
-        return self.length * int(np.prod(shape, dtype=np.int64)) // whole if whole else 0
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,9 @@ class WeightFile:
     def read(cls, path: Path) -> WeightFile:
         """Read the header of a safetensors file."""
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
+            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
             header: dict[str, Any] = json.loads(file.read(length))
-        start = _HEADER_LENGTH_BYTES + length
+        start = LENGTH_BYTES + length
         header.pop("__metadata__", None)
         spans = {
             key: Span(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,16 @@ from rich.table import Table
 _SIZES = {
     "bundle": "the bundle, without its report",
     "weights": "  weights, held once",
+    "fp32": "  the same weights in fp32",
     "graphs": "  task graphs",
     "router": "  router graph",
     "standalone": "all tasks as standalone files",
     "dense": "every block that was trained",
+    "cut_experts": "  left out: experts nobody uses",
+    "cut_centroids": "  left out: clustered or unused",
+    "cut_columns": "  left out: dead parts of columns",
+    "cut_others": "  left out: other unused blocks",
+    "cut_equal": "  left out: equal tensors",
 }
 _LABELS = 6
 _PAIRS = 5
@@ -164,10 +171,15 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
                 yield f"  {label:<{width}}  {size(sizes[key]):>10}{times}"
     if "parity" in summary:
         parity = summary["parity"]
+        against = "each question alone" if "precision" in summary else "torch"
         yield (
-            f"[bold]parity[/]      largest difference from torch {parity['max_abs_error']:.1e} (allowed "
+            f"[bold]parity[/]      largest difference from {against} {parity['max_abs_error']:.1e} (allowed "
             f"{parity['tolerance']:.0e}), {parity['graphs']} graphs, {parity['inputs']} inputs"
         )
+        if parity["metrics"] is not None:
+            yield f"[bold]metrics[/]     largest difference of a task's from torch {parity['metrics']:.1e}"
+    if "precision" in summary:
+        yield from _precision(summary["precision"])
     origin = summary["provenance"]
     parts = [f"coterie {origin['coterie']}"] if "coterie" in origin else []
     parts += [f"seed {origin['seed']}"] if origin.get("seed") is not None else []
@@ -175,3 +187,19 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
     parts += [f"{name} {version}" for name, version in origin.get("versions", {}).items()]
     if parts:
         yield f"[bold]provenance[/]  {', '.join(parts)}"
+
+
+def _precision(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which blocks are stored in what, and what that cost."""
+    counts = Counter(report["blocks"].values())
+    stored = ", ".join(f"{count} blocks {name}" for name, count in counts.most_common())
+    line = f"[bold]precision[/]   {stored}; largest difference from torch {report['score_difference']:.1e}"
+    if report["drops"]:
+        task = max(report["drops"], key=report["drops"].get)
+        line += (
+            f"; most lost on dev {report['drops'][task]:.2f} points ({escape(task)}), allowed "
+            f"{report['max_metric_drop']:g}"
+        )
+    yield line
+    if report["costly"]:
+        yield f"            fp32 because they cost too much: {escape(', '.join(report['costly']))}"

@@ -32,8 +32,10 @@ class _Source(NamedTuple):
     plan: SharingPlan
 
 
-def summarise(folder: Path) -> dict[str, Any]:
+def summarise(folder: Path, *, public_key: Path | None = None) -> dict[str, Any]:
     """Return everything that ``coterie inspect`` shows; a bundle's files are verified first.
+
+    With a key the bundle must be signed with its private half.
 
     Raises:
         CoterieError: If the folder is neither a bundle nor a finished run, or is damaged.
@@ -47,7 +49,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         }
     from coterie.runtime._bundle import load_bundle
 
-    bundle = load_bundle(folder)
+    bundle = load_bundle(folder, public_key=public_key)
     manifest = bundle.manifest
     metrics = [(entry.task, entry.metrics) for entry in manifest.tasks]
     source = _Source(manifest.inputs[0], manifest.text is not None, metrics, manifest.plan)
@@ -142,6 +144,7 @@ def _bundle_facts(folder: Path, manifest: Manifest) -> dict[str, Any]:
         "files": len(manifest.files) + 1,
         "sizes": sizes,
         "parity": manifest.parity.model_dump(mode="json"),
+        **({} if manifest.precision is None else {"precision": manifest.precision.model_dump(mode="json")}),
         "provenance": manifest.provenance.model_dump(mode="json"),
     }
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from coterie.cli._public_key import PublicKeyOption
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -22,7 +24,7 @@ EXAMPLES = (
 )
 
 
-def predict(
+def predict(  # noqa: PLR0917 - typer passes them by name
     bundle: Annotated[Path, typer.Argument(help="The bundle to ask.")],
     task: Annotated[
         list[str] | None,
@@ -38,6 +40,7 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: labels, probabilities, scores.")
     ] = False,
+    public_key: PublicKeyOption = None,
 ) -> None:
     """Ask tasks of a bundle about some inputs, without a server.
 
@@ -51,7 +54,7 @@ def predict(
     from coterie.cli._read_inputs import read_inputs
     from coterie.runtime import load
 
-    engine = load(bundle)
+    engine = load(bundle, public_key=public_key)
     manifest = engine.bundle.manifest
     names = list(dict.fromkeys(task or [spec.name for spec in engine.tasks]))
     inputs: Any = (

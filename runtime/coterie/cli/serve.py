@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from coterie.cli._extras import extra
+from coterie.cli._public_key import PublicKeyOption
 
 EXAMPLES = (
     "Examples:\n\n"
     "$ coterie serve bundles/reviews\n\n"
     "$ coterie serve bundles/reviews --host 0.0.0.0 --http-port 8000 --grpc-port 8001 --threads 1\n\n"
+    "$ coterie serve bundles/reviews --public-key team.pub.pem\n\n"
     "$ curl localhost:3000/tasks\n\n"
     '$ curl localhost:3000/ask --json \'{"inputs": ["a fine book"]}\''
 )
@@ -33,6 +35,7 @@ def serve(  # noqa: PLR0917 - typer passes them by name
             show_default="one a core",
         ),
     ] = None,
+    public_key: PublicKeyOption = None,
 ) -> None:
     """Serve every task of a bundle over HTTP and gRPC from one process.
 
@@ -48,5 +51,13 @@ def serve(  # noqa: PLR0917 - typer passes them by name
         from coterie.runtime.serving import serve as start
 
     sys.exit(
-        start(bundle, host=host, http_port=http_port, grpc_port=grpc_port, workers=workers, threads=threads)
+        start(
+            bundle,
+            host=host,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            workers=workers,
+            threads=threads,
+            public_key=public_key,
+        )
     )

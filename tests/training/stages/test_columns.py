@@ -85,11 +85,11 @@ def test_a_state_is_computed_once_however_many_questions_read_it() -> None:
 
 
 def test_the_plan_says_that_nothing_can_be_cut() -> None:
-    plan = model_of([STAGES["low supervision"]], tasks(3)).plan().stages[0]
+    plan = model_of([STAGES["one gate"]], tasks(3)).plan().stages[0]
     assert plan.dense
-    assert plan.columns == (1, 0, 1)
+    assert plan.columns == (0, 0, 0)
     assert plan.uses == ((0,), (0,), (0,))
-    assert plan.blocks[0].parameters == 2 * (6 * 6 + 6)
+    assert plan.blocks[0].parameters == 3 * (6 * 6 + 6) + 3 * 6 + 3
 
 
 def test_mixtures_and_gates_learn_at_rates_of_their_own() -> None:

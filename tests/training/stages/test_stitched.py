@@ -13,7 +13,7 @@ from coterie.runtime.errors import ConfigError
 from coterie.training.blocks import ConvConfig, InputShape
 from coterie.training.stages import Site, StitchedConfig
 from coterie.training.stages._columns import ColumnsStage
-from coterie.training.stages._stitched import Stitched
+from coterie.training.stages._stitched_columns import Stitched
 
 NAMES = ("task 0", "task 1", "task 2")
 
@@ -88,7 +88,10 @@ def test_low_supervision_reads_one_column_at_several_depths() -> None:
     inputs = torch.randn(4, 6)
     first = run_layer(block, 0, 0, inputs)
     result = block(inputs)
-    assert stage.plan().columns == (0, 0, 1)
+    stitches = stage.plan().stitches
+    assert stitches is not None
+    assert stitches.reads == (((0, 0, 1.0),), ((0, 0, 1.0),), ((1, 0, 1.0),))
+    assert stage.plan().uses == ((0,), (0,), (0, 1))
     torch.testing.assert_close(result[:, 0], first)
     torch.testing.assert_close(result[:, 1], run_layer(block, 1, 0, first))
 
@@ -98,7 +101,11 @@ def test_one_column_may_be_read_by_a_mixture_of_its_layers() -> None:
     inputs = torch.randn(4, 6)
     first = run_layer(block, 0, 0, inputs)
     second = run_layer(block, 1, 0, first)
-    assert stage.plan().columns == (0, 1, 2)
+    stitches = stage.plan().stitches
+    assert stitches is not None
+    assert [[(layer, column) for layer, column, _ in read] for read in stitches.reads] == [
+        [(0, 0), (1, 0)]
+    ] * 3
     for task in range(3):
         wanted = block.beta[task, 0] * first + block.beta[task, 1] * second
         torch.testing.assert_close(block(inputs)[:, task], wanted)
@@ -156,3 +163,32 @@ def test_what_does_not_fit_is_refused(options: dict[str, Any], mistake: str) -> 
     with pytest.raises(ConfigError) as caught:
         model_of([{"kind": "stitched", "layers": [LINEAR, LINEAR], **options}], tasks(3))
     assert caught.value.problems[0].startswith(f"model.stages.0.{mistake}")
+
+
+def test_blocks_that_no_task_depends_on_are_left_out_of_the_plan() -> None:
+    stage, block = stage_of(subspaces=2, depth={"task 2": 1})
+    with torch.no_grad():
+        block.alpha[0].zero_()
+        block.alpha[0].fill_diagonal_(1.0)
+        block.alpha[0][4, 3] = 0.5  # the third column's first subspace takes of the second column's second
+        block.alpha[1].zero_()
+        block.alpha[1].fill_diagonal_(2.0)
+        block.alpha[1][0, 1] = 0.25
+    plan = stage.plan()
+    names = [{plan.blocks[at].name for at in used} for used in plan.uses]
+    layer = "columns/{}/{}".format
+    assert names[0] == {layer(0, 0), layer(0, 1), layer(1, 0), layer(1, 1)}
+    assert names[1] == {layer(0, 2), layer(0, 3), layer(1, 2), layer(1, 3)}
+    assert names[2] == {layer(0, 3), layer(0, 4), layer(0, 5)}
+    assert plan.trained_blocks == 12
+    assert len(plan.blocks) == 10
+    assert plan.trained_parameters == 6 * (6 * 6 + 6) + 6 * (12 * 6 + 6)
+    assert [block.source for block in plan.blocks] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_subspace_that_takes_nothing_is_zeros() -> None:
+    model = model_of([{"kind": "stitched", "layers": [LINEAR], "subspaces": 2}], tasks(2)).eval()
+    with torch.no_grad():
+        dict(model.named_parameters())["stages.0.block.alpha.0"][1].zero_()
+    inputs, row, task = torch.randn(4, 6), torch.arange(4), torch.tensor([0, 1, 0, 1])
+    torch.testing.assert_close(model.freeze()(inputs, row, task), model(inputs, row, task))

@@ -47,11 +47,12 @@ def block_costs(frozen: FrozenModel, example: Tensor) -> list[list[dict[str, int
     states = example
     for number, (stage, bank) in enumerate(zip(frozen.plan.stages, frozen.banks, strict=True)):
         seen: dict[int, int] = {}
+        taken = frozen.taken(number, states)
         for index, block in enumerate(stage.blocks):
             # Blocks of a bank are of one architecture; heads of one width have as many weights.
             if block.parameters not in seen:
                 with FlopCounterMode(display=False) as counter:
-                    bank.run(index, states)
+                    bank.run(index, taken[index])
                 seen[block.parameters] = counter.get_total_flops()
         costs.append(
             [

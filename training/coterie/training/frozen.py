@@ -5,6 +5,7 @@ This is all that an exporter needs to know of a training.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,27 +13,33 @@ from torch import Tensor
 from torch.func import functional_call
 
 from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.plan import SharingPlan
+from coterie.runtime.plan import SharingPlan, Stitches
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import Block
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrozenBank:
-    """The blocks of one stage: one architecture and a set of tensors for each block.
+    """The blocks of one stage: an architecture, as a rule one for all, and a set of tensors for each block.
 
     Attributes:
-        template: The architecture, in evaluation mode; its own weights mean nothing.
+        template: The architecture (of the first block), in evaluation mode; its own weights mean nothing.
         tensors: For each block its parameters and buffers by name, detached. In a head bank their shapes
             differ with the tasks' numbers of classes.
+        templates: Each block's own architecture, where they differ; empty where all are ``template``'s.
     """
 
     template: Block
     tensors: tuple[dict[str, Tensor], ...]
+    templates: tuple[Block, ...] = ()
+
+    def architecture(self, block: int) -> Block:
+        """Return one block's architecture."""
+        return self.templates[block] if self.templates else self.template
 
     def run(self, block: int, states: Tensor) -> Tensor:
         """Run one block on ``[R, ...]``."""
-        result: Tensor = functional_call(self.template, self.tensors[block], (states,))
+        result: Tensor = functional_call(self.architecture(block), self.tensors[block], (states,))
         return result
 
 
@@ -88,6 +95,10 @@ class FrozenModel:
     def handed_on(self, number: int, task: int, states: Tensor) -> Tensor:
         """Return what one stage makes of a task's states, ``[R, ...] -> [R, ...]``."""
         stage, bank = self.plan.stages[number], self.banks[number]
+        if stage.stitches is not None:
+            columns = run_columns(stage.stitches, bank, states, stage.uses[task])
+            read = [columns[layer][column] * beta for layer, column, beta in stage.stitches.reads[task]]
+            return torch.stack(read).sum(0)
         parts = [bank.run(block, states) for block in stage.uses[task]]
         if stage.weights[task] != (1.0,):
             parts = [part * weight for part, weight in zip(parts, stage.weights[task], strict=True)]
@@ -95,3 +106,53 @@ class FrozenModel:
             return torch.cat(parts, dim=-1)
         result = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         return result if stage.columns is None else result[:, stage.columns[task]]
+
+    @torch.no_grad()
+    def taken(self, number: int, states: Tensor) -> list[Tensor]:
+        """Return what each block of a stage takes of the stage's input ``[R, ...]``."""
+        stage, bank = self.plan.stages[number], self.banks[number]
+        if stage.stitches is None:
+            return [states] * len(stage.blocks)
+        columns = run_columns(stage.stitches, bank, states, range(len(stage.blocks)))
+        taken = {}
+        for layer, given in zip(stage.stitches.layers, [{0: states}, *columns], strict=False):
+            taken.update({block: given[at] for block, at in zip(layer.blocks, layer.takes, strict=True)})
+        return [taken[block] for block in range(len(stage.blocks))]
+
+
+def run_columns(
+    stitches: Stitches, bank: FrozenBank, states: Tensor, blocks: Iterable[int]
+) -> list[dict[int, Tensor]]:
+    """Run stitched columns on ``[R, ...]``.
+
+    Args:
+        stitches: How the blocks feed each other.
+        bank: The blocks.
+        states: The stage's input.
+        blocks: Those to run; columns that need others are left out.
+
+    Returns:
+        For each layer its columns' states ``[R, ...]``, by their place.
+    """
+    wanted, given, found = set(blocks), {0: states}, []
+    for layer in stitches.layers:
+        results = {
+            index: bank.run(block, given[at])
+            for index, (block, at) in enumerate(zip(layer.blocks, layer.takes, strict=True))
+            if block in wanted
+        }
+        columns = {}
+        for column in range(len(layer.columns)):
+            shares = [
+                {index: share for index, share in enumerate(layer.alpha[row]) if share}
+                for row in stitches.rows(column)
+            ]
+            if all(results.keys() >= row.keys() for row in shares):
+                parts = [
+                    torch.stack([results[index] * share for index, share in row.items()]).sum(0)
+                    for row in shares
+                ]
+                columns[column] = torch.cat(parts, dim=stitches.axis)
+        found.append(columns)
+        given = columns
+    return found

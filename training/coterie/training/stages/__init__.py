@@ -21,6 +21,7 @@ from coterie.training.stages._shared import HardConfig, HardStage, SpecificConfi
 from coterie.training.stages._shared_private import SharedPrivateConfig, SharedPrivateStage
 from coterie.training.stages._soft import SoftConfig, SoftPenalty, SoftStage
 from coterie.training.stages._stitched import StitchedConfig
+from coterie.training.stages._stitched_stage import StitchedStage
 from coterie.training.stages.gates import MixtureInit
 
 AnyStageConfig = Annotated[
@@ -65,4 +66,5 @@ __all__ = [
     "Stage",
     "StageConfig",
     "StitchedConfig",
+    "StitchedStage",
 ]

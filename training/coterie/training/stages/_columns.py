@@ -1,7 +1,8 @@
 """Stages that compute every task's state at once: columns that mix with each other, gates that see the input.
 
-Nothing of such a stage can be cut for a task, so it freezes to one block, ``[S, ...] -> [S, columns, ...]``,
-of which task t reads one column. It runs once for each distinct state, however many questions are asked.
+One block, ``[S, ...] -> [S, columns, ...]``, of which task t reads one column. It runs once for each distinct
+state, however many questions are asked. Where gates see the input nothing of it can be cut for a task, and it
+freezes to that one block.
 """
 
 from __future__ import annotations
