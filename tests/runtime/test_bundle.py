@@ -116,7 +116,7 @@ def test_a_name_that_some_file_system_reads_otherwise_is_refused(bundle: Path, n
 
 
 def test_a_graph_of_another_format_is_refused(bundle: Path) -> None:
-    """ONNX Runtime would take a file of that ending for a format of its own, which nothing has looked into."""
+    """ONNX Runtime takes a file of that ending for a format of its own, which nothing has looked into."""
     (bundle / "router.onnx").rename(bundle / "router.ort")
     raw = json.loads((bundle / MANIFEST).read_text())
     raw["files"]["router.ort"] = raw["files"].pop("router.onnx")
@@ -125,7 +125,7 @@ def test_a_graph_of_another_format_is_refused(bundle: Path) -> None:
         load_bundle(bundle)
 
 
-@pytest.mark.parametrize("make", [lambda file: os.mkfifo(file), lambda file: file.mkdir()])
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
 @pytest.mark.parametrize("name", [MANIFEST, WEIGHTS])
 def test_what_is_no_file_is_neither_waited_for_nor_read(
     bundle: Path, make: Callable[[Path], None], name: str

@@ -120,7 +120,7 @@ def _stitched(
     if len(place) == 1:
         return replace(flow, states=states)
     table = np.array([place[read] for read in stitches.reads], dtype=np.int64)
-    position = state_keys(builder, flow, task, 0 * table, state_count(builder, flow.states))
+    position = state_keys(builder, flow, task, table, state_count(builder, flow.states))
     return Flow(states, flow.shape, position)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 
 from coterie.runtime import Engine, Prediction, load
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import (
     CoterieError,
@@ -23,6 +21,7 @@ from coterie.runtime.errors import (
     UnknownTaskError,
 )
 
+from ..gate import Gate
 from ..handmade import HandMade
 
 
@@ -39,30 +38,6 @@ class Seen:
 
     def waited(self, seconds: float) -> None:
         self.waits.append(seconds)
-
-
-class Gate:
-    """Holds an engine's runs until it is opened."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._open = threading.Event()
-        self.entered = threading.Event()
-        self._run = engine.run
-        engine.run = self.run  # type: ignore[method-assign]
-
-    def run(self, asked: Asked, stop: Any = None) -> Any:
-        self.entered.set()
-        while not self._open.wait(0.01):
-            if stop is not None and stop.terminate:
-                raise UnavailableError("stopped")
-        return self._run(asked, stop)
-
-    def open(self) -> None:
-        self._open.set()
-
-    async def busy(self) -> None:
-        while not self.entered.is_set():
-            await asyncio.sleep(0.001)
 
 
 def with_batcher(made: HandMade, work: Callable[[Batcher, Engine], Awaitable[Any]], **options: Any) -> Any:

@@ -96,7 +96,7 @@ class Table:
     shape: tuple[int, ...]
 
     def lookup(self, builder: GraphBuilder, ids: ir.Value) -> ir.Value:
-        """Add the rows of ids ``[...]``, float32 ``[..., D]``; ids out of range are refused, negative ones too.
+        """Add the rows of ids ``[...]``, float32 ``[..., D]``; ids out of range, or negative, are refused.
 
         Not by `DequantizeLinear`: ONNX Runtime would move that before the look-up, and keep the whole table
         in fp32.

@@ -18,6 +18,10 @@ from coterie.runtime.errors import (
 _LOG = logging.getLogger("coterie.serving")
 
 
+class GoneError(RequestError):
+    """Whoever asked has gone; nobody will read this."""
+
+
 class TooLargeError(RequestError):
     """A request has more bytes, inputs or questions than the server takes."""
 
@@ -36,6 +40,7 @@ class Failure:
 _KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
     (UnknownTaskError, Failure("not_found", 404, "NOT_FOUND")),
     (TooLargeError, Failure("too_large", 413, "RESOURCE_EXHAUSTED")),
+    (GoneError, Failure("cancelled", 499, "CANCELLED")),
     (DeadlineError, Failure("late", 504, "DEADLINE_EXCEEDED")),
     (OverloadedError, Failure("overloaded", 429, "RESOURCE_EXHAUSTED")),
     (UnavailableError, Failure("unavailable", 503, "UNAVAILABLE")),

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute, Route
 from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import _http_codec as codec
 from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models
-from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
+from coterie.runtime.serving._failures import GoneError, failure_of, message_of, retry_seconds
 from coterie.runtime.serving._limits import BodyLimit
 
 _HEADER = "Inference-Header-Content-Length"
@@ -130,14 +130,14 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await what is done for a client; give it up when the client is gone.
 
     Raises:
-        asyncio.CancelledError: If it is gone.
+        GoneError: If it is gone.
     """
     doing = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
-            doing.cancel()
+            raise GoneError("the client went away before its answer was there")
         return await doing
     finally:
         doing.cancel()
