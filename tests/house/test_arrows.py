@@ -68,6 +68,12 @@ def test_the_loop_knows_nothing_of_run_folders() -> None:
     assert [(m.name, name) for m in loop for name in ours(m) if starts(name, *above)] == []
 
 
+def test_the_batcher_knows_no_transport() -> None:
+    batching = [module for module in of("runtime") if starts(module.name, "coterie.runtime.batching")]
+    assert batching
+    assert [(m.name, name) for m in batching for name in ours(m) if starts(name, *SERVERS)] == []
+
+
 def test_commands_import_what_needs_an_extra_only_when_they_are_called() -> None:
     wrong = [
         f"{module.name}:{each.line}: {each.module}"

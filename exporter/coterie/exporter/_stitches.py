@@ -77,7 +77,7 @@ def _mixed(builder: GraphBuilder, stitches: Stitches, layer: StitchLayer, result
     rows = [row for column in made for row in stitches.rows(column)]
     if not rows:
         return {}
-    parts = _mixtures(builder, alpha[rows][:, there].copy() * 1.1, [results[index] for index in sorted(results)])
+    parts = _mixtures(builder, alpha[rows][:, there], [results[index] for index in sorted(results)])
     width = stitches.subspaces
     return {
         column: _row(builder, parts[place * width : (place + 1) * width], stitches.axis)
