@@ -13,7 +13,7 @@ from torch import Tensor
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.plan import BlockPlan, SharingPlan, StageKind, StagePlan
 from coterie.runtime.tasks import TaskSpec
-from coterie.training.blocks import Block, InputShape, LinearConfig, LinearHead
+from coterie.training.blocks import Block, BlockConfig, InputShape, LinearConfig, LinearHead
 from coterie.training.data import PlantedConfig
 from coterie.training.data._planted import plant_truth
 from coterie.training.frozen import FrozenBank, FrozenModel
@@ -33,6 +33,7 @@ def planted_model(
     experts: int = 100,
     experts_per_task: int = 2,
     width: int = 256,
+    block: BlockConfig | None = None,
 ) -> FrozenModel:
     """Return a frozen model: a trunk, experts, cluster layers, and a linear head for each task.
 
@@ -42,6 +43,7 @@ def planted_model(
         experts: M.
         experts_per_task: k, for every task.
         width: Size of every state.
+        block: What each block is; one layer of that width, if not given.
     """
     truth = plant_truth(
         PlantedConfig(
@@ -51,7 +53,7 @@ def planted_model(
     )
     torch.manual_seed(SEED)
     maker = _Maker(tasks)
-    layer = LinearConfig(width=width, activation="tanh")
+    layer = block or LinearConfig(width=width, activation="tanh")
     inner = InputShape(dims=(width,))
     maker.add("trunk", "hard", lambda: layer.build(InputShape(dims=(FEATURES,))), [{0: 1.0}] * tasks)
     if experts:

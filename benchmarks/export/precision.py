@@ -4,8 +4,8 @@ python -m benchmarks.export.precision --data.path fdu-mtl.parquet
 
 Trains the presets ``text`` and ``digits`` with the command line, resuming what is there, and exports each in
 every precision, in int8 with the bound of half a point a task. Sizes are of all weights. Points are lost on
-dev, where they are bounded, and on test, which nothing was chosen on. Times are of the router, one thread, every
-question about an input of its own, in turn; run it on an idle machine.
+dev, where they are bounded, and on test, which nothing was chosen on. Times are of the router, one thread,
+every question about an input of its own, in turn; run it on an idle machine.
 """
 
 from __future__ import annotations

@@ -145,9 +145,15 @@ def test_what_is_wrong_is_refused_before_it_waits(features: HandMade) -> None:
         with pytest.raises(InvalidInputError):
             await batcher.predict("topic", [[1.0]])
         assert batcher.waiting == 0
-        assert len(await batcher.predict("topic", features.inputs(0))) == 0
 
     with_batcher(features, ask)
+
+
+def test_a_question_about_nothing_is_answered_and_so_is_the_next(features: HandMade) -> None:
+    async def ask(batcher: Batcher, _: Engine) -> list[int]:
+        return [len(await batcher.predict("topic", features.inputs(rows))) for rows in (0, 0, 2, 0)]
+
+    assert with_batcher(features, ask) == [0, 0, 2, 0]
 
 
 @pytest.mark.parametrize(

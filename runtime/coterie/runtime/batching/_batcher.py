@@ -228,7 +228,8 @@ class Batcher:
             middle = len(requests) // 2
             return [*self._answers(requests[:middle], stop), *self._answers(requests[middle:], stop)]
         seconds = time.perf_counter() - began
-        self._pace.learn(len(merged.asked), seconds)
+        if len(merged.asked):
+            self._pace.learn(len(merged.asked), seconds)
         if self._observer is not None:
             self._observer.batch(
                 requests=len(requests),

@@ -24,7 +24,7 @@ class Pace:
         self._weight = self._rows = self._seconds = self._squares = self._products = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Remember a run; newer ones count more (recursive least squares with forgetting)."""
+        """Remember a run of one row or more; newer ones count more (least squares with forgetting)."""
         self._weight = _KEPT * self._weight + 1
         self._rows = _KEPT * self._rows + rows
         self._seconds = _KEPT * self._seconds + seconds

@@ -1,0 +1,1 @@
+"""What serving costs, as ratios to what somebody would do instead."""
