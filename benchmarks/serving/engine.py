@@ -48,7 +48,7 @@ def make_bundle(folder: Path) -> Path:
 
 
 class SessionATask:
-    """What somebody would do instead: an ordinary ONNX Runtime session for each task, with its own weights."""
+    """What somebody would do instead: an ordinary session for each task, with weights of its own."""
 
     def __init__(self, engine: Engine) -> None:
         options = ort.SessionOptions()

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from coterie.exporter._bind import BoundBlock
 from coterie.exporter._builder import GraphBuilder
+from coterie.exporter._dispatch import concat_rows
 from coterie.runtime.plan import Stitches, StitchLayer
 
 Columns = Mapping[int, ir.Value]
@@ -91,22 +92,20 @@ def _mixtures(
     """Return a mixture of results ``[S, ...]`` for each row of ``alpha [m, n]``."""
     if np.array_equal(alpha, np.eye(len(results), dtype=np.float32)):
         return results
-    first = builder.integers(0)
-    stacked = builder.op("Concat", *(builder.op("Unsqueeze", each, first) for each in results), axis=0)
     shape = builder.op("Shape", results[0])
     # The number of a state's numbers, rather than -1, which says nothing where there are no states.
-    size = builder.op("ReduceProd", shape, first)
-    flat = builder.op(
-        "Reshape", stacked, builder.op("Concat", builder.integers(len(results)), size, axis=0), allowzero=1
-    )
+    size = builder.op("ReduceProd", shape, builder.integers(0))
+    each = builder.op("Concat", builder.integers(len(results)), size, axis=0)
+    flat = builder.op("Reshape", concat_rows(builder, results), each, allowzero=1)
     mixed = builder.op("MatMul", builder.constant(alpha, "alpha"), flat)
-    whole = builder.op("Concat", builder.integers(len(alpha)), shape, axis=0)
+    count = builder.op("Shape", results[0], start=0, end=1)
+    rows = builder.op("Mul", count, builder.integers(len(alpha)))
+    whole = builder.op("Concat", rows, builder.op("Shape", results[0], start=1), axis=0)
     mixed = builder.op("Reshape", mixed, whole, allowzero=1)
     if len(alpha) == 1:
-        return [builder.op("Squeeze", mixed, first)]
-    sizes = builder.integers(*[1] * len(alpha))
-    parts = builder.ops("Split", mixed, sizes, outputs=len(alpha), axis=0)
-    return [builder.op("Squeeze", part, first) for part in parts]
+        return [mixed]
+    sizes = builder.op("Expand", count, builder.integers(len(alpha)))
+    return builder.ops("Split", mixed, sizes, outputs=len(alpha), axis=0)
 
 
 def _row(builder: GraphBuilder, parts: Sequence[ir.Value], axis: int) -> ir.Value:

@@ -34,6 +34,20 @@ class Result:
     """The likeliest class, the labels that hold, each word's likeliest tag, or ``None`` for regression."""
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How a batcher came to an answer; times are of ``time.perf_counter``, in seconds."""
+
+    arrived: float
+    """When the questions joined the queue."""
+    started: float
+    """When the engine began the run that answered them; no two runs of a process have the same."""
+    seconds: float
+    """How long that run took."""
+    rows: int
+    """How many questions it answered, of whatever tasks and requests."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """The answers to B questions; ``prediction[b]`` is the ``Result`` of one of them.
@@ -47,6 +61,7 @@ class Prediction:
         probabilities: Of the scores' shape, float32: softmax (classification, tagging) or sigmoid
             (multilabel) of the scores, 0 for regression; ``None`` when all of ``specs`` are regressions.
         lengths: [B] int64, the words of each question's input; ``None`` unless ``specs`` are taggings.
+        timing: How long it waited and ran, when a batcher was asked; else ``None``.
     """
 
     specs: tuple[TaskSpec, ...]
@@ -54,6 +69,7 @@ class Prediction:
     scores: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32] | None
     lengths: npt.NDArray[np.int64] | None = None
+    timing: Timing | None = None
 
     def __len__(self) -> int:
         """Return B."""

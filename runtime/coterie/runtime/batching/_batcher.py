@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from coterie.runtime._asked import Asked
 from coterie.runtime._engine import Engine
-from coterie.runtime._prediction import Prediction
+from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._sessions import RunOptions
 from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._merge import Merged, merge
@@ -150,7 +151,7 @@ class Batcher:
         if self._closing:
             raise UnavailableError("the server is shutting down: ask another one")
         loop = asyncio.get_running_loop()
-        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, loop.time())
+        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, time.perf_counter())
         waits = self._pace.seconds(self._admission.rows)
         self._admission.admit(ticket, retry_seconds=max(1.0, waits))
         self._idle.clear()
@@ -194,7 +195,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         if self._observer is not None:
             for ticket in tickets:
-                self._observer.waited(loop.time() - ticket.arrived)
+                self._observer.waited(time.perf_counter() - ticket.arrived)
         stop, wanted = RunOptions(), len(tickets)
 
         def gone(answer: asyncio.Future[Prediction]) -> None:
@@ -205,9 +206,7 @@ class Batcher:
 
         for ticket in tickets:
             ticket.answer.add_done_callback(gone)
-        answers = await loop.run_in_executor(
-            self._pool, self._answers, [each.asked for each in tickets], stop
-        )
+        answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
         for ticket, answer in zip(tickets, answers, strict=True):
             if ticket.answer.done():
                 continue
@@ -216,30 +215,36 @@ class Batcher:
             else:
                 ticket.answer.set_exception(answer)
 
-    def _answers(self, requests: list[Asked], stop: RunOptions) -> Answers:
+    def _answers(self, tickets: list[Ticket], stop: RunOptions) -> Answers:
         """Run requests together; where that fails, in halves, so that a bad one fails alone. In a thread."""
-        merged = merge(requests)
+        merged = merge([each.asked for each in tickets])
         began = time.perf_counter()
         try:
             scores, probabilities = self.engine.run(merged.asked, stop)
         except Exception as error:
-            if len(requests) == 1 or stop.terminate:
-                return [_failure(error)] * len(requests)
-            middle = len(requests) // 2
-            return [*self._answers(requests[:middle], stop), *self._answers(requests[middle:], stop)]
+            if len(tickets) == 1 or stop.terminate:
+                return [_failure(error)] * len(tickets)
+            middle = len(tickets) // 2
+            return [*self._answers(tickets[:middle], stop), *self._answers(tickets[middle:], stop)]
         seconds = time.perf_counter() - began
         if len(merged.asked):
             self._pace.learn(len(merged.asked), seconds)
         if self._observer is not None:
             self._observer.batch(
-                requests=len(requests),
+                requests=len(tickets),
                 rows=len(merged.asked),
                 inputs=len(merged.asked.inputs),
                 seconds=seconds,
             )
+        answers = [
+            self._conclude(each.asked, merged, number, scores, probabilities)
+            for number, each in enumerate(tickets)
+        ]
         return [
-            self._conclude(asked, merged, number, scores, probabilities)
-            for number, asked in enumerate(requests)
+            replace(answer, timing=Timing(each.arrived, began, seconds, len(merged.asked)))
+            if isinstance(answer, Prediction)
+            else answer
+            for each, answer in zip(tickets, answers, strict=True)
         ]
 
     def _conclude(

@@ -24,7 +24,7 @@ class Ticket:
         flow: Whose turn it is: the index of its task, or ``MANY``.
         shape: What only requests of the same can be batched with.
         priority: 0 goes first, whatever else waits.
-        arrived: When it came, on the loop's clock.
+        arrived: When it came, on the clock of ``time.perf_counter``: a loop's own may count in milliseconds.
     """
 
     asked: Asked

@@ -13,13 +13,22 @@ from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import InvalidInputError, UnavailableError, UnknownTaskError
 from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.serving._classification import classify
 from coterie.runtime.serving._failures import TooLargeError, failure_of
+from coterie.runtime.serving._statistics import Statistics
 from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
 from coterie.runtime.tasks import ROUTER, TaskSpec
 
 VERSION = "1"
 PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository(index)",
+    "statistics",
+)
+"""What the server can do beyond the protocol itself, by Triton's names; of the repository only its index."""
 TEXT = "text"
 
 T = TypeVar("T")
@@ -49,7 +58,8 @@ class ModelInfo:
 class Question:
     """A request: a model, its inputs, and which outputs to give (all, if none is named).
 
-    ``timeout`` is after how many seconds nobody wants the answer any more.
+    ``timeout`` is after how many seconds nobody wants the answer any more; ``classes`` is of which outputs only
+    so many of the likeliest classes are wanted.
     """
 
     model: str
@@ -57,6 +67,7 @@ class Question:
     version: str = ""
     outputs: tuple[str, ...] = ()
     timeout: float | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,12 @@ class Models:
         self._input = _input_info(bundle.manifest.inputs[0], text=bundle.text is not None)
         self._models = {task.name: self._task_model(task) for task in bundle.tasks}
         self._models[ROUTER] = self._router_model(bundle.tasks)
+        self.statistics = Statistics(self._models, VERSION)
+
+    @property
+    def names(self) -> list[str]:
+        """The models: every task, and the router."""
+        return list(self._models)
 
     def info(self, model: str, version: str = "") -> ModelInfo:
         """Return a model's metadata.
@@ -120,13 +137,14 @@ class Models:
         """
         return await self.observed(question.model, transport, self._answer(question))
 
-    async def observed(self, model: str, transport: str, work: Awaitable[tuple[T, int]]) -> T:
-        """Await an answer and the number of questions it holds; tell the observer, and return the answer."""
+    async def observed(self, model: str, transport: str, work: Awaitable[tuple[T, Prediction]]) -> T:
+        """Await an answer and the prediction behind it; count them, and return the answer."""
         start = time.perf_counter()
         outcome, asked = "cancelled", 0
         try:
-            answer, asked = await work
-            outcome = "ok"
+            answer, prediction = await work
+            outcome, asked = "ok", len(prediction)
+            self.statistics.answered(model, prediction, start)
         except Exception as error:
             outcome = failure_of(error).outcome
             raise
@@ -135,7 +153,9 @@ class Models:
         return answer
 
     def observe(self, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
-        """Tell the observer of one request."""
+        """Count a request that failed, and tell the observer of any."""
+        if outcome != "ok" and model in self._models:
+            self.statistics.failed(model, seconds)
         if self._observer is not None:
             known = model if model in self._models else "unknown"
             self._observer.observe(
@@ -156,9 +176,10 @@ class Models:
                 f"{max(counts)} rows in one request: this server takes {self._max_rows}, split it"
             )
 
-    async def _answer(self, question: Question) -> tuple[Answer, int]:
+    async def _answer(self, question: Question) -> tuple[Answer, Prediction]:
         info = self.info(question.model, question.version)
         wanted = _wanted(info, question.outputs)
+        _check_classes(info, question.classes)
         tensors = _checked(info, question.inputs)
         array = tensors[self._input.name]
         inputs = as_texts(TEXT, array) if self._input.datatype == "BYTES" else array
@@ -170,8 +191,14 @@ class Models:
         else:
             self.check_rows(_rows(inputs))
             prediction = await self.batcher.predict(info.name, inputs, timeout=question.timeout)
-        outputs = {spec.name: Tensor(spec.datatype, _output(info, spec.name, prediction)) for spec in wanted}
-        return Answer(info.name, outputs), len(prediction)
+        outputs = {}
+        for spec in wanted:
+            tensor = Tensor(spec.datatype, _output(info, spec.name, prediction))
+            count = question.classes.get(spec.name, 0)
+            if count:
+                tensor = Tensor("BYTES", classify(prediction, tensor.array, count))
+            outputs[spec.name] = tensor
+        return Answer(info.name, outputs), prediction
 
     def _task_model(self, task: TaskSpec) -> ModelInfo:
         each = _each(task)
@@ -218,6 +245,15 @@ def _wanted(info: ModelInfo, outputs: tuple[str, ...]) -> tuple[TensorInfo, ...]
                 f"model {info.name!r} has no output {name[:80]!r}: it has {', '.join(known)}"
             )
     return tuple(known[name] for name in dict.fromkeys(outputs))
+
+
+def _check_classes(info: ModelInfo, classes: Mapping[str, int]) -> None:
+    for spec in info.outputs:
+        if classes.get(spec.name) and spec.datatype != "FP32":
+            raise InvalidInputError(
+                f"output {spec.name!r} of model {info.name!r} has no classes to choose from: "
+                "ask for those of 'scores' or 'probabilities'"
+            )
 
 
 def _checked(info: ModelInfo, inputs: Mapping[str, Tensor]) -> dict[str, Array]:

@@ -26,6 +26,10 @@ class TooLargeError(RequestError):
     """A request has more bytes, inputs or questions than the server takes."""
 
 
+class RefusedError(RequestError):
+    """Clients may not ask for this."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What a client is told of an error."""
@@ -40,6 +44,7 @@ class Failure:
 _KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
     (UnknownTaskError, Failure("not_found", 404, "NOT_FOUND")),
     (TooLargeError, Failure("too_large", 413, "RESOURCE_EXHAUSTED")),
+    (RefusedError, Failure("refused", 403, "PERMISSION_DENIED")),
     (GoneError, Failure("cancelled", 499, "CANCELLED")),
     (DeadlineError, Failure("late", 504, "DEADLINE_EXCEEDED")),
     (OverloadedError, Failure("overloaded", 429, "RESOURCE_EXHAUSTED")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._classification import classes_of
 from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question
 from coterie.runtime.serving._protocol import messages
 from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, timeout_of, to_raw
@@ -14,7 +15,7 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-_UNSUPPORTED = ("classification", "shared_memory_region")
+_UNSUPPORTED = ("shared_memory_region",)
 
 
 def decode(request: Any) -> Question:
@@ -43,14 +44,15 @@ def decode(request: Any) -> Question:
                 f"input {name!r} has contents beside raw_input_contents: give one of them"
             )
         inputs[name] = from_raw(name, entry.datatype, shape, raws[index])
+    classes = {}
     for output in request.outputs:
-        _check_parameters(output, f"output {output.name!r}")
-    outputs = tuple(output.name for output in request.outputs)
-    timeout = None
-    if "timeout" in request.parameters:
-        given = request.parameters["timeout"]
-        timeout = timeout_of(getattr(given, given.WhichOneof("parameter_choice") or "string_param"))
-    return Question(request.model_name, inputs, request.model_version, outputs, timeout)
+        of = f"output {output.name!r}"
+        _check_parameters(output, of)
+        classes[output.name] = classes_of(_parameter(output, "classification"), of)
+    timeout = timeout_of(_parameter(request, "timeout"))
+    return Question(
+        request.model_name, inputs, request.model_version, tuple(classes), timeout, classes
+    )
 
 
 def encode(answer: Answer, request: Any) -> Any:
@@ -87,6 +89,13 @@ def _values(entry: Any) -> list[Any]:
                 f"input {entry.name!r} is {entry.datatype} but has {field.name}, not {wanted}"
             )
     return list(getattr(entry.contents, wanted))
+
+
+def _parameter(entry: Any, name: str) -> Any:
+    if name not in entry.parameters:
+        return None
+    given = entry.parameters[name]
+    return getattr(given, given.WhichOneof("parameter_choice") or "string_param")
 
 
 def _check_parameters(entry: Any, of: str) -> None:

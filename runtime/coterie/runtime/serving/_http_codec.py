@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._classification import classes_of
 from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, TensorInfo
 from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving._tensors import Tensor, from_json, from_raw, timeout_of, to_json, to_raw
 
-_UNSUPPORTED = ("classification", "shared_memory_region")
+_UNSUPPORTED = ("shared_memory_region",)
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -68,11 +69,14 @@ def decode(model: str, version: str, body: bytes, header_length: str | None) -> 
     names = [_name(output, "output") for output in outputs]
     own = {name: _parameters(output, f"output {name!r}") for name, output in zip(names, outputs, strict=True)}
     choices = {name: given["binary_data"] is True for name, given in own.items() if "binary_data" in given}
+    classes = {
+        name: classes_of(given.get("classification"), f"output {name!r}") for name, given in own.items()
+    }
     identifier = request.get("id", "")
     if not isinstance(identifier, str):
         raise InvalidInputError("'id' is a string")
     return Asked(
-        Question(model, inputs, version, tuple(names), timeout_of(parameters.get("timeout"))),
+        Question(model, inputs, version, tuple(names), timeout_of(parameters.get("timeout")), classes),
         identifier,
         parameters.get("binary_data_output") is True,
         choices,

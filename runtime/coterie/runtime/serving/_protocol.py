@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 SERVICE = "inference.GRPCInferenceService"
 DESCRIPTORS = "inference.binpb"
 """Made from ``inference.proto`` by protoc; a test makes it again and compares."""
+
+
+class Method(NamedTuple):
+    """A method of the service: the names of its messages, and whether they come in streams."""
+
+    request: str
+    response: str
+    streams: bool
 
 
 @cache
@@ -43,7 +51,10 @@ def messages() -> Mapping[str, Any]:
     return {name: message_factory.GetMessageClass(kind) for name, kind in types.items()}
 
 
-def methods() -> Mapping[str, tuple[str, str]]:
-    """Return the names of each method's request and response."""
+def methods() -> Mapping[str, Method]:
+    """Return the methods of the service by their names."""
     service = pool().FindServiceByName(SERVICE)
-    return {method.name: (method.input_type.name, method.output_type.name) for method in service.methods}
+    return {
+        method.name: Method(method.input_type.name, method.output_type.name, method.server_streaming)
+        for method in service.methods
+    }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
-from coterie.runtime._prediction import Named, Result
+from coterie.runtime._prediction import Named, Prediction, Result
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._core import Models
 from coterie.runtime.tasks import ROUTER, TaskKind
@@ -88,13 +88,13 @@ class TypedApi:
         """Ask several tasks, or all, about each of R inputs; raises as ``Models.answer`` does."""
         return await self._models.observed(ROUTER, TRANSPORT, self._ask(inputs, tasks))
 
-    async def _predict(self, task: str, inputs: list[Any]) -> tuple[TaskAnswers, int]:
+    async def _predict(self, task: str, inputs: list[Any]) -> tuple[TaskAnswers, Prediction]:
         self._models.bundle.task_index(task)
         self._models.check_rows(len(inputs))
         prediction = await self._models.batcher.predict(task, inputs)
-        return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), len(prediction)
+        return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), prediction
 
-    async def _ask(self, inputs: list[Any], tasks: list[str] | None) -> tuple[InputAnswers, int]:
+    async def _ask(self, inputs: list[Any], tasks: list[str] | None) -> tuple[InputAnswers, Prediction]:
         bundle = self._models.bundle
         names = [task.name for task in bundle.tasks] if tasks is None else tasks
         if not names or len(set(names)) != len(names):
@@ -105,7 +105,7 @@ class TypedApi:
         prediction = await self._models.batcher.predict_many(inputs, row, np.tile(indices, len(inputs)))
         results = iter(prediction)
         answers = [{name: _labelled(next(results)) for name in names} for _ in inputs]
-        return InputAnswers(answers=answers), len(prediction)
+        return InputAnswers(answers=answers), prediction
 
 
 def _labelled(result: Result) -> LabelledAnswer:
