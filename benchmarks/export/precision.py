@@ -26,8 +26,8 @@ from rich.table import Table
 from benchmarks.common import side_by_side, write_result
 from coterie.exporter import export_run
 from coterie.exporter._builder import GraphBuilder, serialize
+from coterie.exporter._precision import _int8
 from coterie.exporter._weights import WeightFile
-from coterie.exporter.precision import _int8
 from coterie.runtime.manifest import Manifest, Precision
 from coterie.training import Run, load_run
 

@@ -13,7 +13,7 @@ from tests.training.making import LINEAR, model_of, tasks
 
 from coterie.exporter._cut_columns import cut_columns
 from coterie.exporter._verify import Reference
-from coterie.runtime import load
+from coterie.runtime import compare_bundles, load, load_bundle
 from coterie.runtime.errors import ExportError
 from coterie.training import MultiTaskModel
 from coterie.training.stages import StitchedStage
@@ -125,6 +125,11 @@ def test_as_many_shares_are_cut_as_no_task_loses_too_much_by(tmp_path: Path) -> 
     assert [len(used) for used in before.plan.stages[0].uses] == [6, 6, 6]
     assert [len(used) for used in manifest.plan.stages[0].uses] == [3, 2, 2]
     assert manifest.sizes["standalone"] < before.sizes["standalone"]
+    changes = compare_bundles(load_bundle(tmp_path / "whole"), load_bundle(tmp_path / "cut"))
+    stages = [change.stages[0] for change in changes]
+    assert [len(stage.removed) for stage in stages] == [3, 4, 4]
+    # Of what a task still depends on: its column took 0.002 of others' at most, and takes nothing now.
+    assert [stage.mixture for stage in stages] == pytest.approx([0.002] * 3, abs=1e-6)
     scores = load(tmp_path / "cut").predict("task 0", inputs.numpy()).scores
     np.testing.assert_allclose(scores, _answers(cut, inputs)[0], atol=1e-5)
     assert [len(used) for used in everything.plan().stages[0].uses] == [2, 2, 2]

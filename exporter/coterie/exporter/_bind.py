@@ -11,10 +11,10 @@ import onnxruntime as ort
 from torch import Tensor
 
 from coterie.exporter._builder import GraphBuilder, serialize
+from coterie.exporter._precision._rewrite import Part, Rewrite
+from coterie.exporter._precision._rewrites import rewrite
 from coterie.exporter._trace import Trace
 from coterie.exporter._weights import Array, TensorRef, WeightFile, WeightStore
-from coterie.exporter.precision._rewrite import Part, Rewrite
-from coterie.exporter.precision._rewrites import rewrite
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Precision, TensorUse
 

@@ -15,17 +15,17 @@ from coterie.exporter._check import check
 from coterie.exporter._files import REPORT_FILE, ROUTER_FILE, describe, graph_files
 from coterie.exporter._metrics import Measuring, compare_metrics, with_measured
 from coterie.exporter._model import BoundModel, prune
+from coterie.exporter._precision._agree import reference_of, rounding_of
+from coterie.exporter._precision._narrow import FP32, Narrowing, bind_in, precision_report
 from coterie.exporter._previous import Contents, Previous
 from coterie.exporter._publish import staged_folder
 from coterie.exporter._report import render_report
 from coterie.exporter._router import router_graph
-from coterie.exporter._sizes import cut_bytes, dense_bytes, standalone_bytes
+from coterie.exporter._sizes import cut_bytes, dense_bytes, kind_sizes, standalone_bytes
 from coterie.exporter._states import check_samples
 from coterie.exporter._task_graph import task_graph
 from coterie.exporter._verify import Checked, Reference
 from coterie.exporter._weights import Array, WeightFile
-from coterie.exporter.precision._agree import reference_of, rounding_of
-from coterie.exporter.precision._narrow import FP32, Narrowing, bind_in, precision_report
 from coterie.runtime._graph_check import check_graph
 from coterie.runtime._safetensors import TensorIndex, read_index
 from coterie.runtime.errors import ExportError, IntegrityError
@@ -126,6 +126,7 @@ def export(
             tensors=model.tensor_uses(),
             files={path.name: describe(path) for path in sorted(folder.iterdir())},
             sizes=sizes if narrowing.precision == "fp32" else {**sizes, "fp32": made.fp32_bytes},
+            kinds=kind_sizes(model, weights),
             parity=check(
                 checked,
                 *reference_of(narrowing.precision, checked, reference, samples),

@@ -8,10 +8,10 @@ from functools import partial
 
 from coterie.exporter._bind import Binder, BoundBlock
 from coterie.exporter._heads import HeadGroup, stack_heads
+from coterie.exporter._precision._heads import keep_heads
 from coterie.exporter._states import StageInput, StateShape, stage_inputs
 from coterie.exporter._trace import Tracer
 from coterie.exporter._weights import Array, WeightStore
-from coterie.exporter.precision._heads import keep_heads
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Precision, TensorSpec, TensorUse
 from coterie.runtime.plan import SharingPlan, StagePlan

@@ -10,7 +10,8 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime.manifest import Manifest
+from coterie.runtime._overview import MOST_OPEN, cluster_tree, kind_rows, kind_total
+from coterie.runtime.manifest import KindSizes, Manifest
 from coterie.runtime.plan import StagePlan
 from coterie.training.report import html_environment, stage_row
 
@@ -68,10 +69,15 @@ def render_report(manifest: Manifest) -> str:
     source = files("coterie.exporter").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = html_environment()
     environment.filters["bytes"] = _bytes
+    environment.filters["percent"] = _percent
     order = _order(manifest)
     return environment.from_string(source).render(
         manifest=manifest,
         sizes=_size_rows(manifest),
+        kinds=_kind_table(manifest),
+        tree=cluster_tree(manifest.plan),
+        layers=manifest.plan.groupings(),
+        folded=len(manifest.plan.tasks) > MOST_OPEN,
         stages=[stage_row(stage) for stage in manifest.plan.stages],
         maps=[_stage_map(manifest, stage, order) for stage in manifest.plan.stages if _is_telling(stage)],
         pairs=_pair_map(manifest, order),
@@ -98,11 +104,24 @@ def _bytes(count: int) -> str:
     return f"{size:.2f} GiB"
 
 
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
 def _size_rows(manifest: Manifest) -> list[tuple[str, int, float]]:
     """Return label, bytes and the share of the largest, for each size."""
     known = [(label, manifest.sizes[key]) for key, label in _SIZES if key in manifest.sizes]
     largest = max((size for _, size in known), default=1) or 1
     return [(label, size, size / largest) for label, size in known]
+
+
+def _kind_table(manifest: Manifest) -> list[tuple[str, str, KindSizes, float]]:
+    """Return blocks, stages, sizes and the share of the weights for each kind, and in the end for all."""
+    rows = kind_rows(manifest)
+    total = kind_total(rows)
+    table = [(row.blocks, ", ".join(row.stages), row.sizes) for row in rows]
+    table += [("All", "", total)] if rows else []
+    return [(*row, row[2].kept / max(total.kept, 1)) for row in table]
 
 
 def _is_telling(stage: StagePlan) -> bool:

@@ -15,7 +15,7 @@ from coterie.exporter._cut_columns import cut_columns
 from coterie.exporter._export import export
 from coterie.exporter._held_out import HeldOut, Scores
 from coterie.exporter._metrics import Measuring
-from coterie.exporter.precision._narrow import Narrowing
+from coterie.exporter._precision._narrow import Narrowing
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Manifest, Precision, Provenance
 from coterie.training import Dataset, MultiTaskModel, Run

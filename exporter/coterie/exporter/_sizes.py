@@ -1,4 +1,4 @@
-"""How large what a bundle replaces would be."""
+"""How large what a bundle replaces would be, and how large it is, by what its bytes are for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from coterie.exporter._model import BoundModel
 from coterie.exporter._weights import WeightFile
-from coterie.runtime.manifest import TensorUse
+from coterie.runtime.manifest import KindSizes, TensorUse
 from coterie.runtime.plan import StageKind
 
 _CUTS: Mapping[StageKind, str] = {
@@ -57,6 +57,30 @@ def cut_bytes(model: BoundModel, weights: WeightFile) -> dict[str, int]:
         tuple(distinct.values()), weights
     )
     return {key: size for key, size in found.items() if size > 0}
+
+
+def kind_sizes(model: BoundModel, weights: WeightFile) -> dict[StageKind, KindSizes]:
+    """Return the bytes of weights before and after, by kind of stage, from the input on."""
+    uses = model.tensor_uses()
+    found: dict[StageKind, KindSizes] = {}
+    seen: set[tuple[str, int, tuple[int, ...]]] = set()
+    for stage, (trained, _) in zip(model.plan.stages, _stage_bytes(model, weights), strict=True):
+        users = stage.users()
+        blocks = [uses[block.name] for block in stage.blocks]
+        kept = 0
+        for use in (use for block in blocks for use in block):
+            part = (use.tensor, use.offset, use.shape)
+            if part not in seen:
+                seen.add(part)
+                kept += _bytes((use,), weights)
+        before = found.get(stage.kind, KindSizes(copies=0, trained=0, kept=0))
+        found[stage.kind] = KindSizes(
+            copies=before.copies
+            + sum(users.get(at, 0) * _bytes(block, weights) for at, block in enumerate(blocks)),
+            trained=before.trained + trained,
+            kept=before.kept + kept,
+        )
+    return found
 
 
 def _stage_bytes(model: BoundModel, weights: WeightFile) -> Iterator[tuple[int, int]]:

@@ -11,8 +11,8 @@ import pytest
 from tests.exporter import models
 from tests.exporter.conftest import Exported, publish
 
-from coterie.exporter.precision import _heads, _int8_blocks
-from coterie.exporter.precision._narrow import Narrowing
+from coterie.exporter._precision import _heads, _int8_blocks
+from coterie.exporter._precision._narrow import Narrowing
 from coterie.runtime import load
 from coterie.runtime.manifest import WEIGHTS, Precision
 

@@ -9,7 +9,7 @@ from tests.exporter import models
 from tests.exporter.conftest import publish
 from tests.exporter.precision.narrow import agreement, inputs, large_feature
 
-from coterie.exporter.precision._narrow import Narrowing
+from coterie.exporter._precision._narrow import Narrowing
 from coterie.runtime.errors import ExportError, ParityError
 from coterie.runtime.manifest import Manifest
 

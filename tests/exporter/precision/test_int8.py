@@ -7,8 +7,8 @@ import onnxruntime as ort
 import pytest
 
 from coterie.exporter._builder import GraphBuilder, serialize
+from coterie.exporter._precision import _int8
 from coterie.exporter._weights import WeightFile
-from coterie.exporter.precision import _int8
 
 ROWS, SIZE, WIDTH = 9, 40, 24
 

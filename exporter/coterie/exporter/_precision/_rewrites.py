@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from coterie.exporter._precision._half import bf16_rewrite, fp16_rewrite
+from coterie.exporter._precision._int8_blocks import int8_rewrite
+from coterie.exporter._precision._rewrite import Rewrite
 from coterie.exporter._trace import Trace
-from coterie.exporter.precision._half import bf16_rewrite, fp16_rewrite
-from coterie.exporter.precision._int8_blocks import int8_rewrite
-from coterie.exporter.precision._rewrite import Rewrite
 from coterie.runtime.manifest import Precision
 
 _REWRITES = {"int8": int8_rewrite, "fp16": fp16_rewrite, "bf16": bf16_rewrite}

@@ -19,10 +19,10 @@ from coterie.exporter._cut_columns import Measure
 from coterie.exporter._files import ROUTER_FILE
 from coterie.exporter._metrics import router_of
 from coterie.exporter._model import BoundModel
+from coterie.exporter._precision._agree import about_every_task
 from coterie.exporter._router import router_graph
 from coterie.exporter._verify import Checked, Floats, Reference
 from coterie.exporter._weights import Array, WeightFile
-from coterie.exporter.precision._agree import about_every_task
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Precision
 

@@ -13,10 +13,10 @@ import onnx_ir as ir
 
 from coterie.exporter._builder import GraphBuilder
 from coterie.exporter._heads import LinearHeads, is_gathered, part_of
+from coterie.exporter._precision import _int8
+from coterie.exporter._precision._half import to_bf16, to_fp16
+from coterie.exporter._precision._int8_blocks import SMALLEST_MATRIX, SMALLEST_TABLE
 from coterie.exporter._weights import Array, TensorRef, WeightStore
-from coterie.exporter.precision import _int8
-from coterie.exporter.precision._half import to_bf16, to_fp16
-from coterie.exporter.precision._int8_blocks import SMALLEST_MATRIX, SMALLEST_TABLE
 from coterie.runtime.manifest import Precision
 
 

@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 
 from coterie.exporter._cut_columns import Measure
 from coterie.exporter._model import BoundModel, bind_model
+from coterie.exporter._precision._agree import INPUTS, score_difference
+from coterie.exporter._precision._choose import Choice, Trials, choose, narrow_units, precisions
 from coterie.exporter._trace import Tracer
 from coterie.exporter._verify import Checked, Reference, verify
 from coterie.exporter._weights import Array, WeightStore
-from coterie.exporter.precision._agree import INPUTS, score_difference
-from coterie.exporter.precision._choose import Choice, Trials, choose, narrow_units, precisions
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import WEIGHTS, Precision, PrecisionReport
 from coterie.training.frozen import FrozenModel

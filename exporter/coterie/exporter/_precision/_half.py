@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from coterie.exporter._builder import GraphBuilder, Lowering
+from coterie.exporter._precision._rewrite import Part, Rewrite, float_weights
 from coterie.exporter._trace import Trace
 from coterie.exporter._weights import Array
-from coterie.exporter.precision._rewrite import Part, Rewrite, float_weights
 
 BF16 = ir.DataType.BFLOAT16.numpy()
 

@@ -14,10 +14,10 @@ import numpy as np
 import onnx_ir as ir
 
 from coterie.exporter._builder import GraphBuilder, Lowering
+from coterie.exporter._precision import _int8
+from coterie.exporter._precision._rewrite import Part, Rewrite, float_weights
 from coterie.exporter._trace import Trace, values_read
 from coterie.exporter._weights import Array
-from coterie.exporter.precision import _int8
-from coterie.exporter.precision._rewrite import Part, Rewrite, float_weights
 
 SMALLEST_MATRIX = 1 << 14
 """Below this, quantising the states costs more than the faster product saves (measured: 128 x 128)."""
