@@ -67,6 +67,23 @@ def test_sizes_are_those_of_the_files(summary: dict[str, Any], bundle: Path) -> 
     assert sizes["standalone_per_bundle"] == pytest.approx(sizes["standalone"] / sizes["bundle"], abs=1e-3)
 
 
+def test_sizes_by_kind_are_those_of_the_manifest(
+    coterie: Command, summary: dict[str, Any], bundle: Path
+) -> None:
+    manifest = parse_manifest((bundle / "manifest.json").read_bytes())
+    shown = {row["blocks"]: row for row in summary["kinds"]}
+    assert list(shown) == ["trunk", "experts", "centroids", "heads"]
+    for words, kind in (("trunk", "hard"), ("experts", "gated"), ("centroids", "cluster"), ("heads", "head")):
+        assert {key: shown[words][key] for key in ("copies", "trained", "kept")} == manifest.kinds[
+            kind
+        ].model_dump()
+    assert sum(row["kept"] for row in shown.values()) == summary["sizes"]["weights"]
+    lines = coterie("inspect", bundle).output.splitlines()
+    (line,) = [line for line in lines if line.startswith("centroids ")]
+    # Six tasks share two centroids; each had its own.
+    assert line.count("33.3 %") == 2
+
+
 def test_pairs_that_share_nothing_are_counted(summary: dict[str, Any], bundle: Path) -> None:
     plan = parse_manifest((bundle / "manifest.json").read_bytes()).plan
     used = np.concatenate([stage.mixing_matrix() != 0 for stage in plan.stages], axis=1)
@@ -106,7 +123,7 @@ def test_a_run_is_shown_without_torch_and_has_the_bundles_plan(
     result = coterie("inspect", run, "--json")
     of_run = json.loads(result.stdout)
     assert of_run["kind"] == "run"
-    for part in ("stages", "clusters", "experts", "sharing", "tasks"):
+    for part in ("stages", "clusters", "tree", "experts", "sharing", "tasks"):
         assert of_run[part] == summary[part]
     assert "sizes" not in of_run
     assert "a run of 6 tasks over float32 [n, 4]" in coterie("inspect", run).output
@@ -126,6 +143,62 @@ def test_a_stage_that_cannot_be_cut_says_so_and_why(coterie: Command, run: Path,
         "moe computes every task's state for every input; nothing of it can be cut for a task: its gates"
         in text
     )
+
+
+def layered(run: Path, folder: Path) -> Path:
+    """Copy a run, and give it a layer of three clusters after that of two."""
+    shutil.copytree(run, folder)
+    plan = json.loads((folder / "plan.json").read_text())
+    at = next(number for number, stage in enumerate(plan["stages"]) if stage["name"] == "groups")
+    plan["stages"][at]["uses"] = [[0], [0], [0], [0], [1], [1]]
+    block = plan["stages"][at]["blocks"][0]
+    finer = plan["stages"][at] | {
+        "name": "finer",
+        "blocks": [block | {"name": f"finer/{number}", "source": number} for number in range(3)],
+        "uses": [[0], [1], [0], [2], [2], [2]],
+    }
+    plan["stages"].insert(at + 1, finer)
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def test_the_tree_of_clusters_is_shown_where_there_are_several_layers(
+    coterie: Command, run: Path, tmp_path: Path
+) -> None:
+    assert "most general layer" not in coterie("inspect", run).output
+    folder = layered(run, tmp_path / "layered")
+    names = [task["name"] for task in json.loads(coterie("inspect", folder, "--json").stdout)["tasks"]]
+    lines = coterie("inspect", folder).output.splitlines()
+    start = lines.index("clusters, from the most general layer to the most specific")
+    shown = [line.lstrip("│├└─ ").rstrip() for line in lines[start + 1 : start + 7]]
+    stages = json.loads((folder / "plan.json").read_text())["stages"]
+    (blocks,) = [stage["blocks"] for stage in stages if stage["name"] == "groups"]
+    assert shown == [
+        f"{blocks[0]['name']} 4 tasks",
+        f"finer/0 2 tasks  {names[0]}, {names[2]}",
+        f"finer/1 1 task  {names[1]}",
+        f"finer/2 1 of its 3 tasks  {names[3]}",
+        f"{blocks[1]['name']} 2 tasks",
+        f"finer/2 2 of its 3 tasks  {names[4]}, {names[5]}",
+    ]
+
+
+def test_a_large_tree_is_cut_at_a_layer(run: Path, tmp_path: Path) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from coterie.cli._render_tree import tree_of
+    from coterie.cli._summary import summarise
+
+    tree = summarise(layered(run, tmp_path / "layered"))["tree"]
+    text = StringIO()
+    Console(file=text, width=120).print(tree_of(tree, 5))
+    assert "3 groups in finer" in text.getvalue()
+    assert "finer/0" not in text.getvalue()
+    text = StringIO()
+    Console(file=text, width=120).print(tree_of(tree, 1))
+    assert "... and 1 more (--all shows them)" in text.getvalue()
 
 
 def test_long_lists_are_cut_and_counted(bundle: Path) -> None:

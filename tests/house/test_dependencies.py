@@ -53,7 +53,8 @@ def names(requirements: Iterable[str]) -> set[str]:
 @cache
 def owners() -> dict[str, list[str]]:
     """Return the distributions of each top-level module; several share the module google."""
-    return {**packages_distributions(), "google": ["protobuf"], "pydantic_core": ["pydantic"]}
+    shared = {"google": ["protobuf"], "google.rpc": ["googleapis-common-protos"]}
+    return {**packages_distributions(), **shared, "pydantic_core": ["pydantic"]}
 
 
 def part_of(module: Module) -> str:
@@ -70,7 +71,7 @@ def distributions(part: str) -> dict[str, str]:
     found = {}
     for module in (each for each in modules() if part_of(each) == part):
         for each in module.imports:
-            top = each.module.split(".")[0]
+            top = "google.rpc" if each.module.startswith("google.rpc") else each.module.split(".")[0]
             if top != "coterie" and top not in sys.stdlib_module_names:
                 (owner,) = {normal(name) for name in owners()[top]}
                 found[owner] = f"{module.name}:{each.line}"

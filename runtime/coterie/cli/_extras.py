@@ -11,6 +11,7 @@ _PART_OF = {
         "grpc",
         "grpc_health",
         "grpc_reflection",
+        "grpc_status",
         "google",
         "prometheus_client",
         "starlette",

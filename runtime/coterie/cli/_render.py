@@ -9,6 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.tree import Tree
+
+from coterie.cli._render_tree import names, tree_of
 
 _SIZES = {
     "bundle": "the bundle, without its report",
@@ -25,6 +28,7 @@ _SIZES = {
     "cut_equal": "  left out: equal tensors",
 }
 _LABELS = 6
+_MEMBERS = 20
 _PAIRS = 5
 
 
@@ -44,8 +48,10 @@ def show(summary: Mapping[str, Any], console: Console, *, rows: int | None) -> N
     for table in (
         _tasks(summary["tasks"], rows),
         _stages(summary["stages"]),
-        *_clusters(summary["clusters"]),
+        *_tree(summary["tree"], rows),
+        *_clusters(summary["clusters"], rows),
         *_experts(summary["experts"], rows),
+        *_kinds(summary.get("kinds", ())),
     ):
         console.print()
         console.print(table, highlight=False)
@@ -118,13 +124,21 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _clusters(clusters: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[Table]:
+def _tree(tree: Sequence[Mapping[str, Any]], rows: int | None) -> Iterator[Tree]:
+    """Yield the tree of clusters; of one layer the table of its centroids says all."""
+    if any(branch["branches"] for branch in tree):
+        yield tree_of(tree, rows)
+
+
+def _clusters(clusters: Mapping[str, Mapping[str, Sequence[str]]], rows: int | None) -> Iterator[Table]:
     for stage, members in clusters.items():
         table = _table(
             f"{escape(stage)}: who shares a centroid", "centroid", "tasks", "members", right=["tasks"]
         )
-        for block, tasks in sorted(members.items(), key=lambda item: -len(item[1])):
-            table.add_row(escape(block), str(len(tasks)), escape(", ".join(tasks)))
+        for block, tasks in sorted(members.items(), key=lambda item: -len(item[1]))[:rows]:
+            table.add_row(escape(block), str(len(tasks)), names(tasks, _MEMBERS if rows else None))
+        if rows is not None and len(members) > rows:
+            table.add_row(f"... and {len(members) - rows} more (--all shows them)")
         yield table
 
 
@@ -141,6 +155,26 @@ def _experts(experts: Mapping[str, Mapping[str, Mapping[str, float]]], rows: int
         if rows is not None and len(tasks) > rows:
             table.add_row(f"... and {len(tasks) - rows} more (--all shows them)")
         yield table
+
+
+def _kinds(kinds: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield what the weights of each kind of block weigh, before and after."""
+    if not kinds:
+        return
+    right = ("copies", "trained", "bundle", "of copies", "of trained", "share")
+    title = "weights by kind of block (copies: each task its own of what it uses)"
+    table = _table(title, "blocks", "stages", *right, right=right)
+    total = {key: sum(row[key] for row in kinds) for key in ("copies", "trained", "kept")}
+    for row in (*kinds, {"blocks": "all", "stages": (), **total}):
+        kept = row["kept"]
+        sizes = [size(row[key]) for key in ("copies", "trained", "kept")]
+        parts = [_percent(kept, whole) for whole in (row["copies"], row["trained"], total["kept"])]
+        table.add_row(row["blocks"], escape(", ".join(row["stages"])), *sizes, *parts)
+    yield table
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
 def _whole(stages: Mapping[str, str]) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from coterie.cli._folders import RUN_DATA, RUN_METRICS, RUN_PLAN, kind_of
+from coterie.runtime._overview import cluster_tree, kind_rows
 from coterie.runtime.errors import CheckpointError
 from coterie.runtime.manifest import MANIFEST, Manifest, TensorSpec
 from coterie.runtime.plan import SharingPlan, StageKind, StagePlan
@@ -72,6 +74,7 @@ def _body(source: _Source) -> dict[str, Any]:
         "clusters": {
             stage.name: _members(stage, plan.tasks) for stage in plan.stages if stage.kind == "cluster"
         },
+        "tree": [asdict(branch) for branch in cluster_tree(plan)],
         "experts": {
             stage.name: _experts(stage, plan.tasks) for stage in plan.stages if stage.kind == "gated"
         },
@@ -143,6 +146,10 @@ def _bundle_facts(folder: Path, manifest: Manifest) -> dict[str, Any]:
     return {
         "files": len(manifest.files) + 1,
         "sizes": sizes,
+        "kinds": [
+            {"blocks": row.blocks, "stages": list(row.stages), **row.sizes.model_dump()}
+            for row in kind_rows(manifest)
+        ],
         "parity": manifest.parity.model_dump(mode="json"),
         **({} if manifest.precision is None else {"precision": manifest.precision.model_dump(mode="json")}),
         "provenance": manifest.provenance.model_dump(mode="json"),

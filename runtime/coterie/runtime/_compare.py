@@ -204,23 +204,32 @@ def _stitched_differently(before: StagePlan | None, old: int, after: StagePlan |
     if before is None or after is None or before.stitches is None or after.stitches is None:
         return 0.0
     first, second = _shares(before, old), _shares(after, new)
-    return max((abs(first.get(key, 0.0) - second.get(key, 0.0)) for key in first | second), default=0.0)
+    return max(
+        (
+            abs(first[row].get(taken, 0.0) - second[row].get(taken, 0.0))
+            for row in first.keys() & second.keys()
+            for taken in first[row] | second[row]
+        ),
+        default=0.0,
+    )
 
 
-def _shares(stage: StagePlan, task: int) -> dict[object, float]:
-    """Return alpha and beta of everything that a task depends on in a stitched stage, by where they stand."""
+def _shares(stage: StagePlan, task: int) -> dict[tuple[int, ...], dict[tuple[int, ...], float]]:
+    """Return alpha of each subspace that a task depends on, by block, and its beta, by layer and column."""
     stitches, used = stage.stitches, set(stage.uses[task])
     if stitches is None:
         return {}
-    found: dict[object, float] = {}
+    found: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
     for number, layer in enumerate(stitches.layers):
         for row, shares in enumerate(layer.alpha):
             taken = {block: share for block, share in zip(layer.blocks, shares, strict=True) if share}
             if taken.keys() <= used:
                 place = (number, layer.columns[row // stitches.subspaces], row % stitches.subspaces)
-                found.update({(*place, stage.blocks[block].source): share for block, share in taken.items()})
-    for number, column, beta in stitches.reads[task]:
-        found[number, stitches.layers[number].columns[column]] = beta
+                found[place] = {(stage.blocks[block].source,): share for block, share in taken.items()}
+    found[()] = {
+        (number, stitches.layers[number].columns[column]): beta
+        for number, column, beta in stitches.reads[task]
+    }
     return found
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from coterie.runtime._json import unique_names
 from coterie.runtime.errors import BundleError
-from coterie.runtime.plan import SharingPlan
+from coterie.runtime.plan import SharingPlan, StageKind
 from coterie.runtime.tasks import TaskSpec
 
 SCHEMA_VERSION = 3
@@ -163,6 +163,17 @@ class ColumnCut(_Frozen):
     """Task to the points that it lost there; negative where it gained."""
 
 
+class KindSizes(_Frozen):
+    """Bytes of the blocks of all stages of one kind, in the precision that they are stored in."""
+
+    copies: int = Field(ge=0)
+    """If every task had a copy of its own of the blocks that it uses."""
+    trained: int = Field(ge=0)
+    """All blocks that were trained, used or not."""
+    kept: int = Field(ge=0)
+    """In the weight file. A tensor that equals another counts where it comes first."""
+
+
 class Manifest(_Frozen):
     """Everything a runtime needs to know of a bundle."""
 
@@ -180,6 +191,8 @@ class Manifest(_Frozen):
     """Every file of the bundle but the manifest itself."""
     sizes: dict[str, int] = Field(default_factory=dict)
     """Bytes, by what they are: ``weights``, ``standalone`` (all tasks as single files), ..."""
+    kinds: dict[StageKind, KindSizes] = Field(default_factory=dict)
+    """Bytes of weights before and after, by kind of stage; what is kept adds up to ``sizes["weights"]``."""
     parity: Parity
     """In less than fp32 against the bundle's own answers, one question at a time; see ``precision``."""
     precision: PrecisionReport | None = None

@@ -225,6 +225,14 @@ class SharingPlan(_Frozen):
             raise ValueError("stage names are not unique")
         return self
 
+    def groupings(self) -> list[StagePlan]:
+        """Return the stages that divide the tasks into groups of one block each, from the input on."""
+        return [
+            stage
+            for stage in self.stages
+            if all(len(used) == 1 for used in stage.uses) and 1 < len(stage.blocks) < len(stage.uses)
+        ]
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name, or raise ``KeyError``."""
         for stage in self.stages:

@@ -18,15 +18,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from coterie.runtime._bundle import Bundle, load_bundle
-from coterie.runtime._engine import Engine
-from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import ConfigError
-from coterie.runtime.serving._core import Models
 from coterie.runtime.serving._grpc import GrpcServer
 from coterie.runtime.serving._http import create_app, error_response
 from coterie.runtime.serving._limits import BodyLimit, JsonOnly
 from coterie.runtime.serving._metrics import Metrics, exposition
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._open import check_served, open_models
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
 
@@ -61,16 +59,18 @@ async def _tasks(_: Request) -> Response:
     return JSONResponse(TypedApi(_serving).tasks().model_dump())
 
 
-def _load() -> Bundle:
-    if SETTINGS.bundle is None:
-        raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
-    return load_bundle(SETTINGS.bundle, public_key=SETTINGS.public_key)
+async def _versions(_: Request) -> Response:
+    if _serving is None:
+        return JSONResponse({"error": "the server is not ready yet"}, status_code=503)
+    return JSONResponse(TypedApi(_serving).versions().model_dump())
 
 
 # BentoML's own metrics make a series of every path that is asked for, known or not; ours take their place.
 @bentoml.asgi_app(
     create_app(
-        _models, max_body=SETTINGS.max_body, routes=[Route("/metrics", _metrics), Route("/tasks", _tasks)]
+        _models,
+        max_body=SETTINGS.max_body,
+        routes=[Route("/metrics", _metrics), Route("/tasks", _tasks), Route("/versions", _versions)],
     ),
     path="/",
     name="open-inference-protocol",
@@ -85,28 +85,16 @@ class CoterieService:
     """Asks the tasks of one bundle: one task, or many about the same inputs."""
 
     def __init__(self) -> None:
-        engine = Engine(_load(), threads=SETTINGS.threads)
-        engine.warm()
-        metrics = Metrics()
-        self._batcher = Batcher(
-            engine,
-            limits=Limits(
-                rows=SETTINGS.max_waiting_rows,
-                task_rows=SETTINGS.max_task_rows,
-                nbytes=SETTINGS.max_waiting_bytes,
-            ),
-            runs=SETTINGS.runs,
-            target=SETTINGS.run_seconds,
-            observer=metrics,
-        )
-        self._models = Models(self._batcher, max_rows=SETTINGS.max_rows, observer=metrics)
+        self._models, self._follower = open_models(SETTINGS, Metrics())
         self._typed = TypedApi(self._models)
         self._grpc: GrpcServer | None = None
 
     @bentoml.on_deployment
     def verify() -> None:
         """Refuse a missing or broken bundle before any worker is started."""
-        _load()
+        if SETTINGS.bundle is None:
+            raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
+        check_served(SETTINGS.bundle, SETTINGS.public_key)
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -118,6 +106,8 @@ class CoterieService:
                 self._models, host=SETTINGS.grpc_host, port=SETTINGS.grpc_port, max_body=SETTINGS.max_body
             )
             await self._grpc.start()
+        if self._follower is not None:
+            self._follower.start()
         _serving = self._models
 
     @bentoml.on_shutdown
@@ -125,8 +115,9 @@ class CoterieService:
         """Finish what was accepted, and take no more."""
         if self._grpc is not None:
             await self._grpc.stop(SETTINGS.shutdown_seconds)
-        self._models.ready = False
-        await self._batcher.close()
+        if self._follower is not None:
+            await self._follower.stop()
+        await self._models.close()
 
     async def __is_ready__(self) -> bool:
         """Tell BentoML's /readyz whether questions can be answered."""

@@ -96,8 +96,15 @@ def test_a_packed_body_is_unpacked_up_to_the_limit(client: httpx.Client, encodin
         ({"inputs": [FEATURES], "outputs": [{"name": "logits"}]}, "no output 'logits'"),
         ({"inputs": [FEATURES], "outputs": [{"name": "scores", "parameters": [1]}]}, "'parameters'"),
         (
-            {"inputs": [FEATURES], "outputs": [{"name": "scores", "parameters": {"classification": 2}}]},
-            "class",
+            {"inputs": [FEATURES], "outputs": [{"name": "label", "parameters": {"classification": 2}}]},
+            "no classes to choose from",
+        ),
+        *(
+            (
+                {"inputs": [FEATURES], "outputs": [{"name": "scores", "parameters": {"classification": n}}]},
+                "1 up",
+            )
+            for n in (-1, 1.5, True, "2")
         ),
         ({"inputs": [FEATURES], "outputs": 3}, "'outputs'"),
         ({"inputs": [FEATURES], "id": 7}, "'id'"),
@@ -152,6 +159,17 @@ def test_a_body_is_counted_as_it_arrives(client: httpx.Client) -> None:
         ("GET", "/v2/models/topic/versions/1", 200),
         ("GET", "/v2/models/topic/versions/1/ready", 200),
         ("GET", "/v2/models/router/ready", 200),
+        ("GET", "/v2/models/topic/config", 200),
+        ("GET", "/v2/models/topic/versions/1/config", 200),
+        ("GET", "/v2/models/topic/stats", 200),
+        ("GET", "/v2/models/topic/versions/1/stats", 200),
+        ("GET", "/v2/models/stats", 200),
+        ("GET", "/v2/models/topik/config", 404),
+        ("GET", "/v2/models/topik/stats", 404),
+        ("GET", "/v2/models/topic/versions/2/stats", 404),
+        ("POST", "/v2/repository/models/topic/load", 403),
+        ("POST", "/v2/repository/models/topic/unload", 403),
+        ("GET", "/v2/repository/index", 404),
         ("GET", "/v2/models/topik", 404),
         ("GET", "/v2/models/topic/versions/2", 404),
         ("GET", "/v2/models/topik/ready", 404),
@@ -165,6 +183,16 @@ def test_every_address_answers_with_json(client: httpx.Client, method: str, path
     response = client.request(method, path)
     assert response.status_code == status, response.text
     assert ("error" in response.json()) == (status != 200)
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"", 200), (b"{}", 200), (b'{"ready":1}', 400), (b"[]", 400)])
+def test_the_index_of_the_repository_is_asked_with_a_body_or_without(
+    client: httpx.Client, body: bytes, status: int
+) -> None:
+    response = client.post("/v2/repository/index", content=body)
+    assert response.status_code == status
+    if status == 200:
+        assert {"name": "topic", "version": "1", "state": "READY", "reason": ""} in response.json()
 
 
 def _matches(pattern: str, text: str) -> bool:

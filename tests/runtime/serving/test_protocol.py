@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import model_config_pb2, service_pb2
 
 from coterie.runtime.serving import _protocol as protocol
 
@@ -27,13 +27,24 @@ def test_the_committed_descriptors_are_those_of_the_proto_file(tmp_path: Path) -
 
 
 def test_every_field_is_on_the_wire_as_triton_has_it() -> None:
-    theirs = service_pb2.DESCRIPTOR
-    for message in protocol.messages().values():
-        descriptor = message.DESCRIPTOR
-        _same_fields(descriptor, theirs.message_types_by_name[descriptor.name])
-    for name in ("InferParameter", "InferTensorContents"):
-        descriptor = protocol.pool().FindMessageTypeByName(f"inference.{name}")
-        _same_fields(descriptor, theirs.message_types_by_name[name])
+    theirs = {
+        **model_config_pb2.DESCRIPTOR.message_types_by_name,
+        **service_pb2.DESCRIPTOR.message_types_by_name,
+    }
+    ours = protocol.pool().FindFileByName("inference.proto")
+    assert len(ours.message_types_by_name) > 30
+    for name, descriptor in ours.message_types_by_name.items():
+        _same_fields(descriptor, theirs[name])
+    types = {value.name: value.number for value in model_config_pb2.DataType.DESCRIPTOR.values}
+    assert {value.name: value.number for value in ours.enum_types_by_name["DataType"].values} == types
+
+
+def test_every_method_is_called_as_triton_has_it() -> None:
+    theirs = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
+    for name, method in protocol.methods().items():
+        assert method.request == theirs[name].input_type.name
+        assert method.response == theirs[name].output_type.name
+        assert method.streams == theirs[name].server_streaming == theirs[name].client_streaming
 
 
 def _same_fields(ours: object, theirs: object) -> None:

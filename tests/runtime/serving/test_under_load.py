@@ -11,14 +11,16 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_status import rpc_status
 from starlette.applications import Starlette
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import Engine, load
 from coterie.runtime.batching import Batcher, Limits
-from coterie.runtime.serving._core import Models
 from coterie.runtime.serving._grpc import GrpcServer
 from coterie.runtime.serving._http import create_app
+from coterie.runtime.serving._models import Models
 
 from ..gate import Gate
 from ..handmade import HandMade
@@ -88,6 +90,11 @@ def test_grpc_says_resource_exhausted_and_when_to_try_again(features: HandMade) 
                 await stub.ModelInfer(message())
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert int(dict(caught.value.trailing_metadata())["retry-after"]) >= 1
+        status = rpc_status.from_call(caught.value)
+        retry = RetryInfo()
+        assert status.details[0].Unpack(retry)
+        assert retry.retry_delay.seconds >= 1
+        assert status.message == caught.value.details()
         gate.open()
         await server.stop(1)
 

@@ -33,8 +33,8 @@ def classify(prediction: Prediction, values: Array, count: int) -> Array:
         count: How many classes; as many as there are, if that is less.
 
     Returns:
-        [B, k] or [B, L, k], BYTES: ``value:index:label``. Where a question's task has fewer than k classes, or
-        a sentence fewer than L words, the rest is empty.
+        [B, k] or [B, L, k], BYTES: ``value:index:label``. Where a question's task has fewer than k classes,
+        or a sentence fewer than L words, the rest is empty.
     """
     best = np.argsort(-values, axis=-1, kind="stable")
     texts = np.full((*values.shape[:-1], min(count, values.shape[-1])), b"", dtype=object)

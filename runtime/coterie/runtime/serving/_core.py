@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Awaitable, Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
 
 import numpy as np
 
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
-from coterie.runtime.errors import InvalidInputError, UnavailableError, UnknownTaskError
+from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.serving._classification import classify
-from coterie.runtime.serving._failures import TooLargeError, failure_of
+from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving._statistics import Statistics
 from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
 from coterie.runtime.tasks import ROUTER, TaskSpec
 
 VERSION = "1"
+"""Of a bundle that is served by itself, and not from a store."""
 PLATFORM = "onnxruntime_onnx"
 EXTENSIONS = (
     "binary_tensor_data",
@@ -30,8 +31,6 @@ EXTENSIONS = (
 )
 """What the server can do beyond the protocol itself, by Triton's names; of the repository only its index."""
 TEXT = "text"
-
-T = TypeVar("T")
 
 _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 
@@ -52,14 +51,18 @@ class ModelInfo:
     name: str
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
+    optional: tuple[str, ...] = ()
+    """Inputs that may be left out."""
+    versions: tuple[str, ...] = (VERSION,)
+    """The versions that are loaded and have the model, the one last added last."""
 
 
 @dataclass(frozen=True)
 class Question:
     """A request: a model, its inputs, and which outputs to give (all, if none is named).
 
-    ``timeout`` is after how many seconds nobody wants the answer any more; ``classes`` is of which outputs only
-    so many of the likeliest classes are wanted.
+    ``timeout`` is after how many seconds nobody wants the answer any more; ``classes`` says of which outputs
+    only so many of the likeliest classes are wanted.
     """
 
     model: str
@@ -76,108 +79,88 @@ class Answer:
 
     model: str
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    version: str = VERSION
+    """The version that gave them."""
 
 
-class Observer(Protocol):
-    """Is told of every request, for metrics."""
-
-    def observe(self, *, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
-        """Take note of one request; ``model`` is one of the bundle's, or ``unknown``."""
-
-
-class Models:
-    """The models of one bundle, over the batcher that all transports share.
+class Version:
+    """The models of one version of a bundle, over the batcher that all transports share.
 
     Args:
         batcher: Where the questions go.
         max_rows: Most inputs, and most questions, of one request.
-        observer: Told of every request.
+        number: What clients call the version.
     """
 
-    def __init__(self, batcher: Batcher, *, max_rows: int, observer: Observer | None = None) -> None:
+    def __init__(self, batcher: Batcher, *, max_rows: int, number: str = VERSION) -> None:
         self.batcher = batcher
-        self.ready = False
+        self.number = number
         self._max_rows = max_rows
-        self._observer = observer
         bundle = batcher.engine.bundle
         self.bundle = bundle
         self._input = _input_info(bundle.manifest.inputs[0], text=bundle.text is not None)
         self._models = {task.name: self._task_model(task) for task in bundle.tasks}
         self._models[ROUTER] = self._router_model(bundle.tasks)
-        self.statistics = Statistics(self._models, VERSION)
+        self.statistics = Statistics(self._models, number)
+        self._holders = 0
+        self._free = asyncio.Event()
+        self._free.set()
 
     @property
     def names(self) -> list[str]:
         """The models: every task, and the router."""
         return list(self._models)
 
-    def info(self, model: str, version: str = "") -> ModelInfo:
+    def __contains__(self, model: str) -> bool:
+        """Return whether there is a model of that name."""
+        return model in self._models
+
+    def info(self, model: str) -> ModelInfo:
         """Return a model's metadata.
 
         Raises:
-            UnknownTaskError: If there is no such model, or not in that version.
+            UnknownTaskError: If there is no such model; the message suggests close names.
         """
         if model not in self._models:
-            self.bundle.task_index(model)  # raises, and suggests close names
-        info = self._models[model]
-        if version not in ("", VERSION):
-            raise UnknownTaskError(f"model {model!r} has no version {version[:40]!r}, only {VERSION!r}")
-        return info
-
-    async def answer(self, question: Question, *, transport: str) -> Answer:
-        """Answer a question.
-
-        Raises:
-            UnknownTaskError: If there is no such model or task.
-            InvalidInputError: If an input or output is wrong.
-            TooLargeError: If there are too many inputs or questions.
-            DeadlineError: If the answer takes longer than the question's timeout.
-            OverloadedError: If as much waits as may wait.
-            UnavailableError: If the server is not ready, or is shutting down.
-        """
-        return await self.observed(question.model, transport, self._answer(question))
-
-    async def observed(self, model: str, transport: str, work: Awaitable[tuple[T, Prediction]]) -> T:
-        """Await an answer and the prediction behind it; count them, and return the answer."""
-        start = time.perf_counter()
-        outcome, asked = "cancelled", 0
-        try:
-            answer, prediction = await work
-            outcome, asked = "ok", len(prediction)
-            self.statistics.answered(model, prediction, start)
-        except Exception as error:
-            outcome = failure_of(error).outcome
-            raise
-        finally:
-            self.observe(model, transport, outcome, asked, time.perf_counter() - start)
-        return answer
-
-    def observe(self, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
-        """Count a request that failed, and tell the observer of any."""
-        if outcome != "ok" and model in self._models:
-            self.statistics.failed(model, seconds)
-        if self._observer is not None:
-            known = model if model in self._models else "unknown"
-            self._observer.observe(
-                model=known, transport=transport, outcome=outcome, questions=questions, seconds=seconds
-            )
+            self.bundle.task_index(model)  # raises
+        return self._models[model]
 
     def check_rows(self, *counts: int) -> None:
         """Check how many inputs and questions a request has.
 
         Raises:
             TooLargeError: If there are more than the server takes.
-            UnavailableError: If the server is not ready.
         """
-        if not self.ready:
-            raise UnavailableError("the server is not ready yet: try again in a second")
         if max(counts) > self._max_rows:
             raise TooLargeError(
                 f"{max(counts)} rows in one request: this server takes {self._max_rows}, split it"
             )
 
-    async def _answer(self, question: Question) -> tuple[Answer, Prediction]:
-        info = self.info(question.model, question.version)
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the version from being unloaded while something of it is asked."""
+        self._holders += 1
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._holders -= 1
+            if not self._holders:
+                self._free.set()
+
+    async def close(self) -> None:
+        """Return when nobody holds the version any more, and all that it was asked is answered."""
+        await self._free.wait()
+        await self.batcher.close()
+
+    async def answer(self, question: Question) -> tuple[Answer, Prediction]:
+        """Answer a question; return also the prediction that the answer was made of.
+
+        Raises:
+            RequestError: If the question is wrong, or its answer too late; see ``Models.answer``.
+            UnavailableError: If as much waits as may wait.
+        """
+        info = self.info(question.model)
         wanted = _wanted(info, question.outputs)
         _check_classes(info, question.classes)
         tensors = _checked(info, question.inputs)
@@ -198,7 +181,7 @@ class Models:
             if count:
                 tensor = Tensor("BYTES", classify(prediction, tensor.array, count))
             outputs[spec.name] = tensor
-        return Answer(info.name, outputs), prediction
+        return Answer(info.name, outputs, self.number), prediction
 
     def _task_model(self, task: TaskSpec) -> ModelInfo:
         each = _each(task)
@@ -219,7 +202,7 @@ class Models:
             outputs.append(TensorInfo("probabilities", "FP32", (*each, width)))
             outputs.append(TensorInfo("label", "BYTES", each))
         inputs = (self._input, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
-        return ModelInfo(ROUTER, inputs, tuple(outputs))
+        return ModelInfo(ROUTER, inputs, tuple(outputs), optional=("row",))
 
 
 def _each(task: TaskSpec) -> tuple[int, ...]:
@@ -266,7 +249,7 @@ def _checked(info: ModelInfo, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
         allowed = ("BYTES", "INT64") if info.name == ROUTER and name == "task" else (known[name].datatype,)
         if tensor.datatype not in allowed:
             raise InvalidInputError(f"input {name!r} is {tensor.datatype}: it must be {' or '.join(allowed)}")
-    missing = [name for name in known if name not in inputs and name != "row"]
+    missing = [name for name in known if name not in inputs and name not in info.optional]
     if missing:
         raise InvalidInputError(f"model {info.name!r} needs input {', '.join(map(repr, missing))}")
     return {name: tensor.array for name, tensor in inputs.items()}

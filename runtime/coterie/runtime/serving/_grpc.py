@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import status_pb2
+from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
 
 from coterie.runtime.serving import _grpc_codec as codec
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models, Question
+from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Question
 from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
-from coterie.runtime.serving._protocol import SERVICE, messages, methods, pool
+from coterie.runtime.serving._grpc_stream import in_order
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._protocol import SERVICE, Method, messages, methods, pool
+from coterie.runtime.serving._repository import config, index, refuse_to_load
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -33,7 +41,8 @@ class GrpcServer:
     """
 
     def __init__(self, models: Models, *, host: str, port: int, max_body: int) -> None:
-        self._servicer = _Servicer(models)
+        self._stopping = asyncio.Event()
+        self._servicer = _Servicer(models, self._stopping)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = [
             ("grpc.so_reuseport", 1),
@@ -68,12 +77,14 @@ class GrpcServer:
         """Take no more requests, and wait at most so many seconds for those that were accepted."""
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
+            self._stopping.set()  # or an open stream would keep the server up for as long as it may take
             await self._server.stop(seconds)
 
 
 class _Servicer:
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, stopping: asyncio.Event) -> None:
         self._models = models
+        self._stopping = stopping
         self._version = version("coterie")
 
     def handler(self) -> Any:
@@ -85,17 +96,24 @@ class _Servicer:
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
             "ModelInfer": self._model_infer,
+            "ModelConfig": self._model_config,
+            "ModelStatistics": self._model_statistics,
+            "RepositoryIndex": self._repository_index,
+            "RepositoryModelLoad": self._repository_refused,
+            "RepositoryModelUnload": self._repository_refused,
         }
+
+        def handler_of(name: str, method: Method) -> Any:
+            codecs = {
+                "request_deserializer": messages()[method.request].FromString,
+                "response_serializer": messages()[method.response].SerializeToString,
+            }
+            if method.streams:
+                return grpc.stream_stream_rpc_method_handler(self._model_stream_infer, **codecs)
+            return grpc.unary_unary_rpc_method_handler(_safe(handlers[name]), **codecs)
+
         return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                name: grpc.unary_unary_rpc_method_handler(
-                    _safe(handlers[name]),
-                    request_deserializer=messages()[request].FromString,
-                    response_serializer=messages()[response].SerializeToString,
-                )
-                for name, (request, response) in methods().items()
-            },
+            SERVICE, {name: handler_of(name, method) for name, method in methods().items()}
         )
 
     async def _server_live(self, _: Any, _context: Any) -> Any:
@@ -116,6 +134,37 @@ class _Servicer:
     async def _model_metadata(self, request: Any, _context: Any) -> Any:
         return codec.metadata(self._models.info(request.name, request.version), PLATFORM)
 
+    async def _model_config(self, request: Any, _context: Any) -> Any:
+        described = {"config": config(self._models.info(request.name, request.version))}
+        return codec.message("ModelConfigResponse", described)
+
+    async def _model_statistics(self, request: Any, _context: Any) -> Any:
+        statistics = self._models.statistics(request.name, request.version)
+        return codec.message("ModelStatisticsResponse", {"model_stats": statistics})
+
+    async def _repository_index(self, request: Any, _context: Any) -> Any:
+        return codec.message("RepositoryIndexResponse", {"models": index(self._models, ready=request.ready)})
+
+    async def _repository_refused(self, _: Any, _context: Any) -> Any:
+        refuse_to_load()
+
+    async def _model_stream_infer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        failing = _wants_status(context)
+
+        async def answer(request: Any) -> Any:
+            try:
+                return codec.streamed(await self._model_infer(request, context), request)
+            except Exception as error:
+                if failing:
+                    raise
+                return codec.streamed_error(message_of(error), request)
+
+        try:
+            async for each in in_order(requests, answer, self._stopping):
+                yield each
+        except Exception as error:
+            await _abort(context, error)
+
     async def _model_infer(self, request: Any, context: Any) -> Any:
         try:
             self._models.info(request.model_name, request.model_version)
@@ -133,14 +182,27 @@ def _in_time(question: Question, remaining: float | None) -> Question:
     return replace(question, timeout=max(0.0, remaining))
 
 
+def _wants_status(context: Any) -> bool:
+    """Return whether a stream's client wants its first error to end the stream, in Triton's words."""
+    return dict(context.invocation_metadata() or ()).get("triton_grpc_error") == "true"
+
+
 def _safe(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     async def guarded(request: Any, context: Any) -> Any:
         try:
             return await handler(request, context)
         except Exception as error:
-            status, message, seconds = failure_of(error).grpc, message_of(error), retry_seconds(error)
-        if seconds is not None:
-            context.set_trailing_metadata((("retry-after", str(seconds)),))
-        return await context.abort(grpc.StatusCode[status], message)
+            return await _abort(context, error)
 
     return guarded
+
+
+async def _abort(context: Any, error: Exception) -> Any:
+    """End a call with an error; one that may be gone soon says when to try again."""
+    code, message, seconds = grpc.StatusCode[failure_of(error).grpc], message_of(error), retry_seconds(error)
+    if seconds is not None:
+        details = status_pb2.Status(code=code.value[0], message=message)
+        details.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=seconds)))
+        status = rpc_status.to_status(details)
+        context.set_trailing_metadata((*status.trailing_metadata, ("retry-after", str(seconds))))
+    return await context.abort(code, message)

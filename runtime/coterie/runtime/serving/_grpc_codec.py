@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from google.protobuf import json_format
+
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question
+from coterie.runtime.serving._core import Answer, ModelInfo, Question
 from coterie.runtime.serving._protocol import messages
 from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, timeout_of, to_raw
 
@@ -50,14 +52,14 @@ def decode(request: Any) -> Question:
         _check_parameters(output, of)
         classes[output.name] = classes_of(_parameter(output, "classification"), of)
     timeout = timeout_of(_parameter(request, "timeout"))
-    return Question(
-        request.model_name, inputs, request.model_version, tuple(classes), timeout, classes
-    )
+    return Question(request.model_name, inputs, request.model_version, tuple(classes), timeout, classes)
 
 
 def encode(answer: Answer, request: Any) -> Any:
     """Return an answer as a ``ModelInferResponse``, raw when the request was raw."""
-    response = messages()["ModelInferResponse"](model_name=answer.model, model_version=VERSION, id=request.id)
+    response = messages()["ModelInferResponse"](
+        model_name=answer.model, model_version=answer.version, id=request.id
+    )
     for name, tensor in answer.outputs.items():
         output = response.outputs.add(name=name, datatype=tensor.datatype, shape=tensor.array.shape)
         if request.raw_input_contents:
@@ -70,11 +72,30 @@ def encode(answer: Answer, request: Any) -> Any:
 
 def metadata(info: ModelInfo, platform: str) -> Any:
     """Return a model's metadata as a ``ModelMetadataResponse``."""
-    response = messages()["ModelMetadataResponse"](name=info.name, versions=[VERSION], platform=platform)
+    response = messages()["ModelMetadataResponse"](name=info.name, versions=info.versions, platform=platform)
     for specs, tensors in ((info.inputs, response.inputs), (info.outputs, response.outputs)):
         for spec in specs:
             tensors.add(name=spec.name, datatype=spec.datatype, shape=spec.shape)
     return response
+
+
+def streamed(response: Any, request: Any) -> Any:
+    """Return a ``ModelInferResponse`` as one of a stream, marked as final for a client that asks for that."""
+    if _parameter(request, "triton_enable_empty_final_response") is True:
+        response.parameters["triton_final_response"].bool_param = True
+    return messages()["ModelStreamInferResponse"](infer_response=response)
+
+
+def streamed_error(text: str, request: Any) -> Any:
+    """Return an error as one of a stream's answers, with the id of the question."""
+    response = messages()["ModelStreamInferResponse"](error_message=text)
+    response.infer_response.id = request.id
+    return response
+
+
+def message(name: str, values: dict[str, Any]) -> Any:
+    """Return a message of fields by their names."""
+    return json_format.ParseDict(values, messages()[name]())
 
 
 def _values(entry: Any) -> list[Any]:

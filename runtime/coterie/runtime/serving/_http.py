@@ -16,9 +16,11 @@ from starlette.routing import BaseRoute, Route
 
 from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import _http_codec as codec
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Models
+from coterie.runtime.serving._core import EXTENSIONS, PLATFORM
 from coterie.runtime.serving._failures import GoneError, failure_of, message_of, retry_seconds
 from coterie.runtime.serving._limits import BodyLimit
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._repository import config, index, refuse_to_load
 
 _HEADER = "Inference-Header-Content-Length"
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -49,6 +51,14 @@ def create_app(
         Route("/v2/health/ready", _safe(front.ready)),
         Route(versioned + "/infer", _safe(front.infer), methods=_METHODS),
         Route(model + "/infer", _safe(front.infer), methods=_METHODS),
+        Route("/v2/models/stats", _safe(front.all_statistics)),
+        Route("/v2/repository/index", _safe(front.index), methods=["POST"]),
+        Route("/v2/repository/models/{model:path}/load", _safe(front.refused), methods=["POST"]),
+        Route("/v2/repository/models/{model:path}/unload", _safe(front.refused), methods=["POST"]),
+        Route(versioned + "/stats", _safe(front.statistics)),
+        Route(model + "/stats", _safe(front.statistics)),
+        Route(versioned + "/config", _safe(front.config)),
+        Route(model + "/config", _safe(front.config)),
         Route(versioned + "/ready", _safe(front.model_ready)),
         Route(model + "/ready", _safe(front.model_ready)),
         Route(versioned, _safe(front.model)),
@@ -88,6 +98,26 @@ class _Front:
     async def model(self, request: Request) -> Response:
         info = self._models().info(request.path_params["model"], request.path_params.get("version", ""))
         return JSONResponse(codec.metadata(info, PLATFORM))
+
+    async def config(self, request: Request) -> Response:
+        info = self._models().info(request.path_params["model"], request.path_params.get("version", ""))
+        return JSONResponse(config(info))
+
+    async def statistics(self, request: Request) -> Response:
+        name, wanted = request.path_params["model"], request.path_params.get("version", "")
+        return JSONResponse({"model_stats": self._models().statistics(name, wanted)})
+
+    async def all_statistics(self, _: Request) -> Response:
+        models = self._models()
+        if "stats" in models.names:  # a task of that name keeps its address
+            return JSONResponse(codec.metadata(models.info("stats"), PLATFORM))
+        return JSONResponse({"model_stats": models.statistics()})
+
+    async def index(self, request: Request) -> Response:
+        return JSONResponse(index(self._models(), ready=codec.only_ready(await request.body())))
+
+    async def refused(self, _: Request) -> Response:
+        refuse_to_load()
 
     async def model_ready(self, request: Request) -> Response:
         models = self._models()

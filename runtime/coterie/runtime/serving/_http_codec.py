@@ -10,7 +10,7 @@ from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, TensorInfo
+from coterie.runtime.serving._core import Answer, ModelInfo, Question, TensorInfo
 from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving._tensors import Tensor, from_json, from_raw, timeout_of, to_json, to_raw
 
@@ -94,11 +94,27 @@ def encode(answer: Answer, asked: Asked) -> tuple[bytes, int | None]:
         else:
             entry["data"] = to_json(tensor.array)
         outputs.append(entry)
-    response: dict[str, Any] = {"model_name": answer.model, "model_version": VERSION, "outputs": outputs}
+    response: dict[str, Any] = {
+        "model_name": answer.model,
+        "model_version": answer.version,
+        "outputs": outputs,
+    }
     if asked.id:
         response["id"] = asked.id
     head = json.dumps(response, ensure_ascii=False, separators=(",", ":")).encode()
     return (head, None) if not raws else (b"".join([head, *raws]), len(head))
+
+
+def only_ready(body: bytes) -> bool:
+    """Return whether a request for the index wants only models that can answer; an empty body does not.
+
+    Raises:
+        InvalidInputError: If the body is no such request.
+    """
+    ready = _object(body).get("ready", False) if body else False
+    if not isinstance(ready, bool):
+        raise InvalidInputError("'ready' is true or false")
+    return ready
 
 
 def metadata(info: ModelInfo, platform: str) -> dict[str, Any]:
@@ -109,7 +125,7 @@ def metadata(info: ModelInfo, platform: str) -> dict[str, Any]:
 
     return {
         "name": info.name,
-        "versions": [VERSION],
+        "versions": list(info.versions),
         "platform": platform,
         "inputs": tensors(info.inputs),
         "outputs": tensors(info.outputs),

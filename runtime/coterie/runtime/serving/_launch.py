@@ -19,8 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from coterie.runtime._bundle import load_bundle
 from coterie.runtime.errors import ConfigError, CoterieError, MissingExtraError
+from coterie.runtime.serving._open import check_served
 from coterie.runtime.serving._settings import PREFIX, Settings
 
 SERVICE = "coterie.runtime.service:CoterieService"
@@ -52,7 +52,7 @@ def serve(
     """Serve a bundle until the process gets SIGTERM or SIGINT; return the server's exit code.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or of a store of bundles.
         host: IP address to listen on; only this machine can reach the default.
         http_port: Port of HTTP.
         grpc_port: Port of gRPC; 0 is none.
@@ -104,7 +104,7 @@ def running_server(
     """Run a server on free ports of this machine while the ``with`` block lasts.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or of a store of bundles.
         workers: Server processes.
         threads: Threads that one run of the engine may use, in each worker; by default one a core.
         grpc: Whether to serve gRPC too.
@@ -148,7 +148,7 @@ def _settings(bundle: str | os.PathLike[str], inherited: Mapping[str, str], **va
     settings = Settings.from_environment(environment)
     # The server runs in a folder of its own, where relative paths would lead elsewhere.
     key = None if settings.public_key is None else settings.public_key.resolve()
-    path = load_bundle(bundle, public_key=key).path
+    path = check_served(bundle, key)
     return settings.model_copy(update={"bundle": path, "public_key": key})
 
 

@@ -21,6 +21,13 @@ class Metrics:
         from prometheus_client import Counter, Histogram
 
         labels = ("model", "transport", "outcome")
+        self._versions: Any = Counter(
+            "coterie_version_requests", "Requests of a version", labelnames=("version", "outcome")
+        )
+        self._shadowed: Any = Counter(
+            "coterie_shadow", "Answers of a shadow, compared", labelnames=("version", "outcome")
+        )
+        self._swaps: Any = Counter("coterie_swaps", "Versions loaded", labelnames=("outcome",))
         self._requests: Any = Counter("coterie_requests", "Requests", labelnames=labels)
         self._questions: Any = Counter(
             "coterie_questions", "Questions answered", labelnames=("model", "transport")
@@ -47,8 +54,19 @@ class Metrics:
         """Take note of how long a request stood in the queue."""
         self._queue.observe(seconds)
 
-    def observe(self, *, model: str, transport: str, outcome: str, questions: int, seconds: float) -> None:
+    def shadowed(self, *, version: str, outcome: str) -> None:
+        """Take note of how a shadow's answer compares with the one that was given."""
+        self._shadowed.labels(version=version, outcome=outcome).inc()
+
+    def swapped(self, *, outcome: str) -> None:
+        """Take note of a version that was loaded, or could not be."""
+        self._swaps.labels(outcome=outcome).inc()
+
+    def observe(
+        self, *, model: str, version: str, transport: str, outcome: str, questions: int, seconds: float
+    ) -> None:
         """Take note of one request."""
+        self._versions.labels(version=version, outcome=outcome).inc()
         self._requests.labels(model=model, transport=transport, outcome=outcome).inc()
         if outcome == "ok":
             self._questions.labels(model=model, transport=transport).inc(questions)

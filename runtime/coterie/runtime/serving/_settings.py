@@ -19,7 +19,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bundle: Path | None = None
-    """Folder of the bundle."""
+    """Folder of the bundle, or of a store of bundles."""
+    keep_versions: int = Field(default=1, ge=0)
+    """Versions of a store that stay loaded after others took their place."""
+    poll_seconds: float = Field(default=1.0, gt=0)
+    """How often a worker looks which version its store serves."""
     public_key: Path | None = None
     """Ed25519 public key in PEM: a bundle that is not signed with its private half is refused."""
     workers: int = Field(default=1, ge=1)

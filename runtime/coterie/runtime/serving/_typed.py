@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from coterie.runtime._prediction import Named, Prediction, Result
 from coterie.runtime.errors import InvalidInputError
-from coterie.runtime.serving._core import Models
+from coterie.runtime.serving._core import Version
+from coterie.runtime.serving._models import Models
 from coterie.runtime.tasks import ROUTER, TaskKind
 
 TRANSPORT = "json"
@@ -64,6 +65,16 @@ class TaskList(BaseModel):
     )
 
 
+class VersionList(BaseModel):
+    """The versions of the bundle in one server process."""
+
+    current: str = Field(description="The version that answers whoever names none.", examples=["2"])
+    loaded: list[str] = Field(description="Those that can be asked by name.", examples=[["1", "2"]])
+    failed: dict[str, str] = Field(
+        description="Those that the store serves but that could not be loaded, and why.", examples=[{}]
+    )
+
+
 class TypedApi:
     """The typed questions over the models that all transports share."""
 
@@ -80,32 +91,43 @@ class TypedApi:
         dims = [] if text else [-1 if dim is None else dim for dim in bundle.manifest.inputs[0].shape[1:]]
         return TaskList(tasks=tasks, text=text, shape=dims)
 
+    def versions(self) -> VersionList:
+        """Return the versions."""
+        models = self._models
+        return VersionList(
+            current=models.current.number, loaded=list(models.loaded), failed=dict(models.failed)
+        )
+
     async def predict(self, task: str, inputs: list[Any]) -> TaskAnswers:
         """Ask one task about each of R inputs; raises as ``Models.answer`` does."""
-        return await self._models.observed(task, TRANSPORT, self._predict(task, inputs))
+        return await self._models.ask(task, TRANSPORT, lambda version: _predict(version, task, inputs))
 
     async def ask(self, inputs: list[Any], tasks: list[str] | None) -> InputAnswers:
         """Ask several tasks, or all, about each of R inputs; raises as ``Models.answer`` does."""
-        return await self._models.observed(ROUTER, TRANSPORT, self._ask(inputs, tasks))
+        return await self._models.ask(ROUTER, TRANSPORT, lambda version: _ask(version, inputs, tasks))
 
-    async def _predict(self, task: str, inputs: list[Any]) -> tuple[TaskAnswers, Prediction]:
-        self._models.bundle.task_index(task)
-        self._models.check_rows(len(inputs))
-        prediction = await self._models.batcher.predict(task, inputs)
-        return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), prediction
 
-    async def _ask(self, inputs: list[Any], tasks: list[str] | None) -> tuple[InputAnswers, Prediction]:
-        bundle = self._models.bundle
-        names = [task.name for task in bundle.tasks] if tasks is None else tasks
-        if not names or len(set(names)) != len(names):
-            raise InvalidInputError("'tasks' names each task once; leave it out to ask all of them")
-        indices = np.array([bundle.task_index(name) for name in names], dtype=np.int64)
-        self._models.check_rows(len(inputs), len(inputs) * len(names))
-        row = np.repeat(np.arange(len(inputs), dtype=np.int64), len(names))
-        prediction = await self._models.batcher.predict_many(inputs, row, np.tile(indices, len(inputs)))
-        results = iter(prediction)
-        answers = [{name: _labelled(next(results)) for name in names} for _ in inputs]
-        return InputAnswers(answers=answers), prediction
+async def _predict(version: Version, task: str, inputs: list[Any]) -> tuple[TaskAnswers, Prediction]:
+    version.bundle.task_index(task)
+    version.check_rows(len(inputs))
+    prediction = await version.batcher.predict(task, inputs)
+    return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), prediction
+
+
+async def _ask(
+    version: Version, inputs: list[Any], tasks: list[str] | None
+) -> tuple[InputAnswers, Prediction]:
+    bundle = version.bundle
+    names = [task.name for task in bundle.tasks] if tasks is None else tasks
+    if not names or len(set(names)) != len(names):
+        raise InvalidInputError("'tasks' names each task once; leave it out to ask all of them")
+    indices = np.array([bundle.task_index(name) for name in names], dtype=np.int64)
+    version.check_rows(len(inputs), len(inputs) * len(names))
+    row = np.repeat(np.arange(len(inputs), dtype=np.int64), len(names))
+    prediction = await version.batcher.predict_many(inputs, row, np.tile(indices, len(inputs)))
+    results = iter(prediction)
+    answers = [{name: _labelled(next(results)) for name in names} for _ in inputs]
+    return InputAnswers(answers=answers), prediction
 
 
 def _labelled(result: Result) -> LabelledAnswer:

@@ -87,14 +87,6 @@ class Facts:
         found = [value for value in known if value is not None]
         return sum(found) / len(found) if found else None
 
-    def groupings(self) -> list[StagePlan]:
-        """Return the stages that divide the tasks into groups, from the input on."""
-        return [
-            stage
-            for stage in self.plan.stages
-            if all(len(used) == 1 for used in stage.uses) and 1 < len(stage.blocks) < len(stage.uses)
-        ]
-
     def gates(self) -> list[StagePlan]:
         """Return the stages whose tasks chose by probabilities."""
         return [stage for stage in self.plan.stages if stage.gate_probabilities is not None]

@@ -70,7 +70,7 @@ def draw_assignments(facts: Facts, stage: str, path: Path) -> Path | None:
 
 def draw_tree(facts: Facts, path: Path) -> Path | None:
     """Draw the clusters of all layers, with the tasks that flow from one to the next."""
-    stages = facts.groupings()
+    stages = facts.plan.groupings()
     if not stages:
         return None
     count = len(facts.tasks)

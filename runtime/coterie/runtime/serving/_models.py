@@ -1,0 +1,237 @@
+"""The models that all transports share: which version of the bundle answers which question."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from coterie.runtime._bundle import Bundle
+from coterie.runtime._prediction import Prediction
+from coterie.runtime.batching import Batcher
+from coterie.runtime.errors import UnavailableError, UnknownTaskError
+from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, Version
+from coterie.runtime.serving._failures import failure_of
+from coterie.runtime.serving._shadow import Shadow
+
+T = TypeVar("T")
+
+
+class Observer(Protocol):
+    """Is told of every request, for metrics."""
+
+    def observe(
+        self, *, model: str, version: str, transport: str, outcome: str, questions: int, seconds: float
+    ) -> None:
+        """Take note of one request; ``model`` is one of the bundle's, or ``unknown``."""
+
+    def shadowed(self, *, version: str, outcome: str) -> None:
+        """Take note of how a version's answer compares with the one that was given."""
+
+
+class Models:
+    """The versions of a bundle that are loaded: one that is served, and others that may be asked for.
+
+    All of it belongs to one event loop: between two questions a version is added, served or dropped.
+
+    Args:
+        batcher: Where the questions to the first version go.
+        max_rows: Most inputs, and most questions, of one request.
+        number: What clients call the first version.
+        observer: Told of every request.
+    """
+
+    def __init__(
+        self, batcher: Batcher, *, max_rows: int, number: str = VERSION, observer: Observer | None = None
+    ) -> None:
+        self.ready = False
+        self.failed: dict[str, str] = {}
+        """Versions that should be loaded and could not be, and why, in words for a client."""
+        self._max_rows = max_rows
+        self._observer = observer
+        self._current = Version(batcher, max_rows=max_rows, number=number)
+        self._loaded = {number: self._current}
+        self._canary: Version | None = None
+        self._share = 0.0
+        self._shadow: Shadow | None = None
+        # Which requests a canary is given need not be hard to guess.
+        self._random = random.Random()  # noqa: S311
+
+    @property
+    def current(self) -> Version:
+        """The version that answers whoever names none."""
+        return self._current
+
+    @property
+    def loaded(self) -> Mapping[str, Version]:
+        """The versions that can be asked, by their numbers."""
+        return MappingProxyType(self._loaded)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that is served."""
+        return self._current.bundle
+
+    @property
+    def batcher(self) -> Batcher:
+        """The served version's batcher."""
+        return self._current.batcher
+
+    @property
+    def names(self) -> list[str]:
+        """The served version's models: every task, and the router."""
+        return self._current.names
+
+    def find(self, number: str = "") -> Version:
+        """Return a version; the one that is served, where none is named.
+
+        Raises:
+            UnknownTaskError: If it is not loaded.
+        """
+        version = self._loaded.get(number) if number else self._current
+        if version is None:
+            raise UnknownTaskError(
+                f"version {number[:40]!r} is not loaded: there is {', '.join(map(repr, self._loaded))}"
+            )
+        return version
+
+    def info(self, model: str, version: str = "") -> ModelInfo:
+        """Return a model's metadata.
+
+        Raises:
+            UnknownTaskError: If there is no such model, or that version is not loaded.
+        """
+        info = self.find(version).info(model)
+        if len(self._loaded) == 1:
+            return replace(info, versions=tuple(self._loaded))
+        return replace(info, versions=tuple(number for number, each in self._loaded.items() if model in each))
+
+    def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
+        """Return what the models of the loaded versions were asked, or one model, or one version's.
+
+        Raises:
+            UnknownTaskError: If there is no such model, or that version is not loaded.
+        """
+        if model:
+            self.info(model, version)
+        chosen = [self.find(version)] if version else list(self._loaded.values())
+        if not model:
+            return [one for each in chosen for one in each.statistics.all()]
+        return [each.statistics.of(model) for each in chosen if model in each]
+
+    async def answer(self, question: Question, *, transport: str) -> Answer:
+        """Answer a question.
+
+        Raises:
+            UnknownTaskError: If there is no such model or task, or that version is not loaded.
+            InvalidInputError: If an input or output is wrong.
+            TooLargeError: If there are too many inputs or questions.
+            DeadlineError: If the answer takes longer than the question's timeout.
+            OverloadedError: If as much waits as may wait.
+            UnavailableError: If the server is not ready, or is shutting down.
+        """
+        return await self.ask(
+            question.model, transport, lambda version: version.answer(question), number=question.version
+        )
+
+    async def ask(
+        self,
+        model: str,
+        transport: str,
+        work: Callable[[Version], Awaitable[tuple[T, Prediction]]],
+        *,
+        number: str = "",
+    ) -> T:
+        """Let one version answer from beginning to end; count it, and return the answer.
+
+        Args:
+            model: Which is asked.
+            transport: By which it is asked.
+            work: Gives a version's answer, and the prediction behind it.
+            number: The version to ask; if empty, the one that is served, or a canary by its share.
+
+        Raises:
+            UnknownTaskError: If that version is not loaded.
+            UnavailableError: If the server is not ready.
+        """
+        start = time.perf_counter()
+        outcome, asked, version = "cancelled", 0, self._current
+        try:
+            version = self._choose(model, number)
+            if not self.ready:
+                raise UnavailableError("the server is not ready yet: try again in a second")
+            with version.held():
+                answer, prediction = await work(version)
+            outcome, asked = "ok", len(prediction)
+            version.statistics.answered(model, prediction, start)
+        except Exception as error:
+            outcome = failure_of(error).outcome
+            raise
+        finally:
+            self.observe(model, transport, outcome, asked, time.perf_counter() - start, version=version)
+        if self._shadow is not None and version is self._current and not number:
+            self._shadow.mirror(work, prediction)
+        return answer
+
+    def observe(
+        self,
+        model: str,
+        transport: str,
+        outcome: str,
+        questions: int,
+        seconds: float,
+        *,
+        version: Version | None = None,
+    ) -> None:
+        """Count a request; without a version, one that was refused before any was asked."""
+        version = version or self._current
+        if outcome != "ok" and model in version:
+            version.statistics.failed(model, seconds)
+        if self._observer is not None:
+            self._observer.observe(
+                model=model if model in version else "unknown",
+                version=version.number,
+                transport=transport,
+                outcome=outcome,
+                questions=questions,
+                seconds=seconds,
+            )
+
+    def add(self, batcher: Batcher, number: str) -> None:
+        """Let a version be asked by whoever names it."""
+        self._loaded[number] = Version(batcher, max_rows=self._max_rows, number=number)
+
+    def serve(
+        self, number: str, *, trial: str | None = None, share: float = 0.0, shadow: bool = False
+    ) -> None:
+        """Serve a version, from the next question on.
+
+        Args:
+            number: A loaded version.
+            trial: One that is tried out beside it.
+            share: Of the questions, from 0 to 1, that the version on trial is asked.
+            shadow: Whether its answers are only compared, and the served version's given.
+        """
+        self._current = self._loaded[number]
+        tried = None if trial is None else self._loaded[trial]
+        self._canary, self._share, self._shadow = (None if shadow else tried), share, None
+        if tried is not None and shadow:
+            self._shadow = Shadow(tried, share, self._random, self._observer)
+
+    def remove(self, number: str) -> Version:
+        """Let a version be asked no more, and return it: it may still have to answer what it was asked."""
+        return self._loaded.pop(number)
+
+    async def close(self) -> None:
+        """Take no more questions, and return when those that were taken are answered."""
+        self.ready = False
+        for version in tuple(self._loaded.values()):
+            await version.close()
+
+    def _choose(self, model: str, number: str) -> Version:
+        if number or self._canary is None or model not in self._canary:
+            return self.find(number)
+        return self._canary if self._random.random() < self._share else self._current

@@ -1,0 +1,85 @@
+"""From a folder, a bundle's or a store's, to the models that a server answers with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from coterie.runtime._bundle import load_bundle
+from coterie.runtime._engine import Engine
+from coterie.runtime._signature import PublicKey
+from coterie.runtime.batching import Batcher, Limits
+from coterie.runtime.errors import BundleError, ConfigError
+from coterie.runtime.serving._core import VERSION
+from coterie.runtime.serving._follow import Follower, load_served
+from coterie.runtime.serving._metrics import Metrics
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._settings import Settings
+from coterie.runtime.store import Store, is_store
+
+
+def check_served(path: str | os.PathLike[str], public_key: PublicKey | None) -> Path:
+    """Verify what is to be served, and return its folder.
+
+    Raises:
+        BundleError: If it is a bundle that cannot be served, or a store with none that can.
+        SignatureError: If a key is given and the bundle is not signed with it.
+    """
+    if not is_store(path):
+        return load_bundle(path, public_key=public_key).path
+    store = Store(path)
+    current = store.pointer().current
+    for number in reversed(store.pointer().history):
+        # A server that is started again goes on with what one that had run all along would serve.
+        with contextlib.suppress(BundleError):
+            load_bundle(store.folder(number), public_key=public_key)
+            return store.path
+    load_bundle(store.folder(current), public_key=public_key)  # says what is wrong with it
+    return store.path
+
+
+def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower | None]:
+    """Load and warm what the settings name; of a store also what keeps the models as the store says.
+
+    Raises:
+        ConfigError: If they name nothing.
+        BundleError: If it cannot be loaded.
+    """
+    if settings.bundle is None:
+        raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
+
+    def load(path: Path) -> Engine:
+        engine = Engine(load_bundle(path, public_key=settings.public_key), threads=settings.threads)
+        engine.warm()
+        return engine
+
+    def batcher(engine: Engine) -> Batcher:
+        limits = Limits(
+            rows=settings.max_waiting_rows,
+            task_rows=settings.max_task_rows,
+            nbytes=settings.max_waiting_bytes,
+        )
+        return Batcher(
+            engine, limits=limits, runs=settings.runs, target=settings.run_seconds, observer=metrics
+        )
+
+    def models_of(engine: Engine, number: str) -> Models:
+        return Models(batcher(engine), max_rows=settings.max_rows, number=number, observer=metrics)
+
+    if not is_store(settings.bundle):
+        return models_of(load(settings.bundle), VERSION), None
+    store = Store(settings.bundle)
+    number, engine, failed = load_served(store, load)
+    models = models_of(engine, str(number))
+    models.failed = failed
+    follower = Follower(
+        store,
+        models,
+        load=load,
+        batcher=batcher,
+        keep=settings.keep_versions,
+        seconds=settings.poll_seconds,
+        observer=metrics,
+    )
+    return models, follower
