@@ -68,6 +68,13 @@ def test_the_loop_knows_nothing_of_run_folders() -> None:
     assert [(m.name, name) for m in loop for name in ours(m) if starts(name, *above)] == []
 
 
+def test_a_store_knows_neither_batcher_nor_transport() -> None:
+    store = [module for module in of("runtime") if starts(module.name, "coterie.runtime.store")]
+    above = (*SERVERS, "coterie.runtime.batching")
+    assert store
+    assert [(m.name, name) for m in store for name in ours(m) if starts(name, *above)] == []
+
+
 def test_the_batcher_knows_no_transport() -> None:
     batching = [module for module in of("runtime") if starts(module.name, "coterie.runtime.batching")]
     assert batching

@@ -11,7 +11,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from coterie.cli import demo, diff, export, inspect, keygen, predict, presets, serve, sign, train
+from coterie.cli import (
+    demo,
+    deploy,
+    diff,
+    export,
+    inspect,
+    keygen,
+    predict,
+    presets,
+    promote,
+    rollback,
+    serve,
+    sign,
+    train,
+    versions,
+)
 from coterie.cli._overridable import Overridable
 
 MISTAKE = 2
@@ -54,7 +69,11 @@ def _help_of(function: Callable[..., None]) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(function.__doc__ or ""))
 
 
-for _module in (train, presets, export, inspect, diff, sign, keygen, predict, serve, demo):
+_COMMANDS = (
+    *(train, presets, export, inspect, diff, sign, keygen, predict),
+    *(serve, deploy, promote, rollback, versions, demo),
+)
+for _module in _COMMANDS:
     _name = _module.__name__.rpartition(".")[2]
     _function = getattr(_module, _name)
     app.command(

@@ -22,7 +22,7 @@ EXAMPLES = (
 
 
 def serve(  # noqa: PLR0917 - typer passes them by name
-    bundle: Annotated[Path, typer.Argument(help="The bundle to serve.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle to serve, or the store of bundles.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP.")] = 3000,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 serves none.")] = 3001,
@@ -42,11 +42,14 @@ def serve(  # noqa: PLR0917 - typer passes them by name
     Both speak the Open Inference Protocol v2: each task is a model, and the model "router" answers for many
     tasks at once. tritonclient, KServe clients and anything that speaks to Triton work unmodified. HTTP also
     has typed JSON endpoints (/predict, /ask, /tasks; documented at /), health at /livez and /readyz, and
-    Prometheus metrics at /metrics. Ctrl-C or SIGTERM stops it, after the requests it has accepted.
+    Prometheus metrics at /metrics. Of a store (coterie deploy) it serves the current
+    version, and follows when that changes. Ctrl-C or SIGTERM stops it, after the requests it has accepted.
     """
     from coterie.cli._folders import check_bundle
+    from coterie.runtime.store import is_store
 
-    check_bundle(bundle)
+    if not is_store(bundle):
+        check_bundle(bundle)
     with extra("serve", "coterie serve"):
         from coterie.runtime.serving import serve as start
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -124,8 +125,10 @@ def with_server(made: HandMade, work: Callable[[Any, GrpcServer, Batcher, Gate],
         server = GrpcServer(models, host="127.0.0.1", port=0, max_body=1 << 20)
         port = await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            await work(service_pb2_grpc.GRPCInferenceServiceStub(channel), server, models.batcher, gate)
-        gate.open()
+            try:
+                await work(service_pb2_grpc.GRPCInferenceServiceStub(channel), server, models.batcher, gate)
+            finally:
+                gate.open()
         await server.stop(1)
         await models.batcher.close()
 
@@ -200,6 +203,26 @@ def test_a_stream_reads_only_so_far_ahead_and_keeps_the_order() -> None:
         return [await first, *[number async for number in stream]]
 
     assert asyncio.run(run()) == list(range(20))
+
+
+def test_a_stream_that_is_closed_early_leaves_nothing_at_work() -> None:
+    async def endless() -> AsyncIterator[int]:
+        for number in itertools.count():
+            yield number
+
+    async def answer(number: int) -> int:
+        await asyncio.sleep(60 * number)  # the first is answered at once, the others never
+        return number
+
+    async def run() -> int:
+        before = asyncio.all_tasks()
+        stream = in_order(endless(), answer, asyncio.Event(), ahead=5)
+        await anext(stream)
+        await stream.aclose()
+        await asyncio.sleep(0.01)
+        return len(asyncio.all_tasks() - before)
+
+    assert asyncio.run(run()) == 0
 
 
 def test_an_error_of_the_client_ends_the_stream_after_what_was_asked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
+import tritonclient.grpc.aio as triton_grpc_aio
 import tritonclient.http as triton_http
+import tritonclient.http.aio as triton_http_aio
 from tritonclient.utils import InferenceServerException
 
 from coterie.runtime import Engine, load
@@ -234,6 +237,28 @@ def test_a_body_that_is_too_large_is_refused(asker: Asker) -> None:
     with pytest.raises(InferenceServerException) as caught:
         asker.ask("topic", [asker.tensor("features", big, "FP32")])
     assert caught.value.status() in STATUS["too_large"]
+
+
+@pytest.mark.parametrize("module", [triton_http_aio, triton_grpc_aio], ids=["http", "grpc"])
+def test_clients_of_an_event_loop_get_their_own_answers(
+    server: Addresses, local: Engine, features: HandMade, module: ModuleType
+) -> None:
+    questions = [(name, features.inputs(1, seed)) for seed in range(5) for name in features.names]
+
+    async def ask() -> list[Any]:
+        async with module.InferenceServerClient(
+            server.http if module is triton_http_aio else server.grpc
+        ) as client:
+            assert await client.is_model_ready("topic")
+            asking = []
+            for name, inputs in questions:
+                tensor = module.InferInput("features", list(inputs.shape), "FP32")
+                tensor.set_data_from_numpy(inputs)
+                asking.append(client.infer(name, [tensor]))
+            return [answer.as_numpy("scores") for answer in await asyncio.gather(*asking)]
+
+    for question, scores in zip(questions, asyncio.run(ask()), strict=True):
+        np.testing.assert_allclose(scores, local.predict(*question).scores, rtol=1e-5, atol=1e-6)
 
 
 def test_clients_in_many_threads_get_their_own_answers(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable
 from typing import TypeVar
 
 from coterie.runtime.errors import UnavailableError
@@ -21,7 +21,7 @@ async def in_order(
     stopping: asyncio.Event,
     *,
     ahead: int = AHEAD,
-) -> AsyncIterator[A]:
+) -> AsyncGenerator[A, None]:
     """Yield the answer to each question, in the order of the questions, which are answered side by side.
 
     Args:
