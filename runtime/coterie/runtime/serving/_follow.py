@@ -133,7 +133,8 @@ class Follower:
             )
         if before != str(pointer.current):
             self._replaced = [each for each in self._replaced if each != str(pointer.current)] + [before]
-            _LOG.info("version %s is served, in place of version %s", pointer.current, before)
+            # A warning: under BentoML anything less is not told, and from now on the numbers are others.
+            _LOG.warning("version %s is served, in place of version %s", pointer.current, before)
         self._unload({str(pointer.current)} | ({str(tried.version)} if tried else set()))
 
     async def _follow(self) -> None:
@@ -183,7 +184,13 @@ class Follower:
 
 def _why(store: Store, number: int, error: Exception) -> str:
     """Log why a version cannot be loaded, note it in the store, and return it in words that hold no path."""
-    _LOG.error("version %s cannot be loaded, what is served stays: %s", number, error, exc_info=error)
+    told = isinstance(error, CoterieError) and error.__cause__ is None
+    _LOG.error(
+        "version %s cannot be loaded, what is served stays: %s",
+        number,
+        error,
+        exc_info=None if told else error,
+    )
     why = "it could not be loaded; the server's log says why"
     if isinstance(error, CoterieError):
         why = str(error).replace(f"{store.path}/", "")
