@@ -73,7 +73,8 @@ def pull(stage: GatedStage, goal: Tensor) -> None:
     """Let each task's loss pull the common expert towards a goal of its group, ``[N, 3]``."""
     row = torch.arange(16 * N)
     task = row % N
-    state = stage(State(torch.randn(len(row), 4), row), task, a_draw(len(row)))
+    inputs = 1 + 0.1 * torch.randn(len(row), 4, generator=torch.Generator().manual_seed(0))
+    state = stage(State(inputs, row), task, a_draw(len(row)))
     (state.values[state.position] * goal[task]).sum().backward()
 
 
