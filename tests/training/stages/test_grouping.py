@@ -125,7 +125,8 @@ def test_experts_are_alike_until_the_tasks_are_grouped() -> None:
     before = stage.bank.flat()
     optimizer.step()
     assert not torch.equal(stage.bank.flat(), before)
-    assert torch.equal(stage.bank.flat(), stage.bank.flat()[:1].expand(M, -1))
+    # An optimiser rounds an element differently by where it lies in memory.
+    torch.testing.assert_close(stage.bank.flat(), stage.bank.flat()[:1].expand(M, -1))
 
 
 @pytest.mark.parametrize(
