@@ -55,7 +55,7 @@ def alike_bank() -> Bank:
     bank = linear_bank(M)
     with torch.no_grad():
         for weight in bank.weights.values():
-            weight.copy_(weight[:1].expand_as(weight))
+            weight.fill_(0.5)  # all alike, and no rectified unit at rest where inputs are positive
     return bank
 
 
