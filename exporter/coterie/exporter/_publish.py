@@ -11,13 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from coterie.runtime._durable import CAN_LOCK, flush_folder, locked
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import MANIFEST
-
-try:
-    import fcntl
-except ImportError:  # Windows: leftovers of a killed export are ignored there
-    fcntl = None  # type: ignore[assignment]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -56,27 +52,13 @@ def staged_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
     folder = destination.parent / f"{prefix}{secrets.token_hex(6)}"
     folder.mkdir()
     try:
-        with _held(folder):
+        with locked(folder, wait=False):
             yield folder
             _flush(folder)
             check_destination(destination, overwrite=overwrite)
             _put_in_place(folder, destination)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write one file beside its destination and rename it into place."""
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _flush_folder(path.parent)
 
 
 def _put_in_place(folder: Path, destination: Path) -> None:
@@ -89,7 +71,7 @@ def _put_in_place(folder: Path, destination: Path) -> None:
             raise
         if not _exchange(folder, destination):
             _replace_by_two_renames(folder, destination)
-    _flush_folder(destination.parent)
+    flush_folder(destination.parent)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -125,37 +107,13 @@ def _flush(folder: Path) -> None:
             continue
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder; the system lets go of it when this process ends, however it ends."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+    flush_folder(folder)
 
 
 def _remove_leftovers(parent: Path, prefix: str) -> None:
     """Remove the folders of exports that were killed: nobody holds them."""
-    if fcntl is None:
+    if not CAN_LOCK:
         return
     for folder in sorted(parent.glob(f"{prefix}*")):
-        with contextlib.suppress(OSError), _held(folder):
+        with contextlib.suppress(OSError), locked(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)

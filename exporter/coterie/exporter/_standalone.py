@@ -10,9 +10,9 @@ import onnx_ir as ir
 
 from coterie.exporter._builder import serialize
 from coterie.exporter._files import check_files
-from coterie.exporter._publish import write_file
 from coterie.exporter._verify import GraphSession
 from coterie.exporter._weights import Array
+from coterie.runtime._durable import write_file
 from coterie.runtime.errors import ExportError, ParityError
 from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest, TensorSpec, parse_manifest
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coterie.runtime._durable import write_file
 from coterie.runtime._files import read_file
 from coterie.runtime.errors import BundleError, ConfigError, IntegrityError, MissingExtraError, SignatureError
 from coterie.runtime.manifest import MANIFEST, SIGNATURE
@@ -77,7 +77,7 @@ def sign_manifest(folder: Path, private_key: Path, passphrase: bytes | None = No
             f"{MANIFEST} cannot be read ({error.strerror}): give the bundle's folder"
         ) from error
     file = folder / SIGNATURE
-    _write(file, key.sign(manifest), mode=0o644)
+    write_file(file, key.sign(manifest), mode=0o644)
     return file
 
 
@@ -105,8 +105,8 @@ def make_keys(private_key: Path, public_key: Path, passphrase: bytes | None = No
     encryption = pem.BestAvailableEncryption(passphrase) if passphrase else pem.NoEncryption()
     secret = key.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, encryption)
     public = key.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
-    _write(private_key, secret, mode=0o600)
-    _write(public_key, public, mode=0o644)
+    write_file(private_key, secret, mode=0o600)
+    write_file(public_key, public, mode=0o644)
 
 
 def is_encrypted(private_key: Path) -> bool:
@@ -158,20 +158,6 @@ def _read_key(file: Path) -> bytes:
         return read_file(file.resolve(), _LONGEST_KEY)
     except (OSError, IntegrityError) as error:
         raise ConfigError("the key cannot be read", [f"{file}: check the path"]) from error
-
-
-def _write(file: Path, content: bytes, *, mode: int) -> None:
-    """Write a file beside its destination, readable to whom the mode says from the start, and rename it."""
-    partial = file.with_name(f".{file.name}.partial-{secrets.token_hex(6)}")
-    try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

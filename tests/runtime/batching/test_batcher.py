@@ -138,6 +138,22 @@ def test_a_fault_of_the_engine_is_an_error_and_the_next_question_is_answered(fea
     with_batcher(features, ask)
 
 
+def test_a_fault_beside_the_engine_leaves_nobody_waiting(
+    features: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise MemoryError
+
+    async def ask(batcher: Batcher, _: Engine) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("coterie.runtime.batching._batcher.merge", fails)
+            with pytest.raises(CoterieError, match="failed inside"):
+                await batcher.predict("topic", features.inputs(1), timeout=5)
+        assert len(await batcher.predict("topic", features.inputs(1))) == 1
+
+    with_batcher(features, ask)
+
+
 def test_what_is_wrong_is_refused_before_it_waits(features: HandMade) -> None:
     async def ask(batcher: Batcher, _: Engine) -> None:
         with pytest.raises(UnknownTaskError):

@@ -206,7 +206,12 @@ class Batcher:
 
         for ticket in tickets:
             ticket.answer.add_done_callback(gone)
-        answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
+        answers: Answers
+        try:
+            answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
+        except Exception as error:
+            # Whatever fails beside the engine, nobody is left waiting.
+            answers = [_failure(error)] * len(tickets)
         for ticket, answer in zip(tickets, answers, strict=True):
             if ticket.answer.done():
                 continue

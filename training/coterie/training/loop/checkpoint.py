@@ -38,11 +38,6 @@ def load_weights(model: MultiTaskModel, path: Path) -> None:
 
 def restore_model(model: MultiTaskModel, tensors: dict[str, Tensor]) -> None:
     """Put weights into a model; see ``load_weights``."""
-    for index, stage in enumerate(model.stages):
-        frozen = tensors.get(f"stages.{index}.frozen")
-        shrink = getattr(stage, "shrink", None)
-        if frozen is not None and bool(frozen) and shrink is not None:
-            shrink()
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

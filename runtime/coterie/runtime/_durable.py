@@ -15,11 +15,15 @@ except ImportError:  # Windows: two writers at once are not kept apart there
     fcntl = None  # type: ignore[assignment]
 
 
-def write_file(file: Path, content: bytes) -> None:
-    """Write a file beside its destination, and rename it into place."""
+CAN_LOCK = fcntl is not None
+
+
+def write_file(file: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file beside its destination, readable to whom the mode says from the start, and rename it."""
     partial = file.with_name(f".{file.name}.partial-{secrets.token_hex(6)}")
     try:
-        with partial.open("wb") as stream:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+        with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
@@ -48,14 +52,18 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder against other writers; the system lets go of it when this process ends, in any way."""
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder against other writers; the system lets go of it when this process ends, in any way.
+
+    Raises:
+        OSError: If another one holds it, and it is not to be waited for.
+    """
     if fcntl is None:
         yield
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
