@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 
@@ -83,6 +84,23 @@ def test_the_sharing_maps_fill_a_square_for_each_block_used(exported: Get) -> No
     pairs = sum(any(own[a] & own[b] for own in uses) or a == b for a in range(7) for b in range(7))
     # Each square is a <rect> with a <title>; the page's own title is one more.
     assert page.tags.count("title") - 1 == used + pairs
+
+
+def test_maps_of_many_tasks_stay_small_and_still_fill_every_square(exported: Get) -> None:
+    manifest = exported("features").manifest
+    copies = 40
+    stages = tuple(
+        stage.model_copy(update={"uses": stage.uses * copies, "weights": stage.weights * copies})
+        for stage in manifest.plan.stages
+    )
+    tasks = tuple(f"{task} {copy}" for copy in range(copies) for task in manifest.plan.tasks)
+    plan = manifest.plan.model_copy(update={"tasks": tasks, "stages": stages})
+    html = render_report(manifest.model_copy(update={"plan": plan}))
+    used = sum(int((stage.mixing_matrix() != 0).sum()) for stage in stages if len(stage.blocks) > 1)
+    drawn = re.findall(r'<path class="(?:plus|minus)" opacity="[^"]*" d="([^"]*)"', html)
+    assert sum(path.count("M") for path in drawn) == used
+    assert Page(html).tags.count("title") == 1
+    assert sum(map(len, drawn)) < 30 * used
 
 
 def test_sizes_by_kind_add_up_to_those_of_the_bundle(exported: Get) -> None:

@@ -18,7 +18,7 @@ from coterie.training.report import html_environment, stage_row
 _LARGEST_PAIR_MAP = 80
 """With more tasks, a map of all pairs of tasks would have cells too small to see."""
 
-_MAP_WIDTH = 640
+_MAP_WIDTH, _MAP_HEIGHT = 640, 1280
 _SIZES = (
     ("weights", "This bundle's weights, held once"),
     ("fp32", "The same weights in fp32"),
@@ -43,6 +43,11 @@ class Cell:
     value: float
     opacity: float
     title: str
+
+    @property
+    def sign(self) -> str:
+        """The class that colours it."""
+        return "plus" if self.value > 0 else "minus"
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def _draw(title: str, matrix: npt.NDArray[np.float32], rows: Sequence[str], colu
         )
         for row, column in zip(*np.nonzero(matrix), strict=True)
     ]
-    side = min(18, max(4, _MAP_WIDTH // len(columns)))
+    side = min(18, max(4, min(_MAP_WIDTH // len(columns), _MAP_HEIGHT // len(rows))))
     return Map(title, rows, columns, cells, side)
 
 
