@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from coterie.cli._machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 
 
-def machine() -> dict[str, str | int]:
-    """Describe the machine and the versions that matter."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    return {
-        "processor": processor,
-        "cores": os.cpu_count() or 1,
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-    }
-
-
 def side_by_side(
-    runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2
+    runs: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2, stretch: int = 1
 ) -> dict[str, float]:
     """Time several things in turn, round by round, so that the machine's drift hits all alike.
+
+    Args:
+        runs: What is timed, by name.
+        rounds: Turns of each.
+        warmup: Untimed calls of each, before the first round.
+        stretch: Calls in one turn. With one, each finds the caches as another has left them; with many, as it
+            would in a process of its own.
 
     Returns:
         The median seconds of each.
@@ -47,9 +35,10 @@ def side_by_side(
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - began)
+            for _ in range(stretch):
+                began = time.perf_counter()
+                run()
+                times[name].append(time.perf_counter() - began)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

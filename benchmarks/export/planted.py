@@ -34,6 +34,7 @@ def planted_model(
     experts_per_task: int = 2,
     width: int = 256,
     block: BlockConfig | None = None,
+    seed: int = SEED,
 ) -> FrozenModel:
     """Return a frozen model: a trunk, experts, cluster layers, and a linear head for each task.
 
@@ -44,6 +45,7 @@ def planted_model(
         experts_per_task: k, for every task.
         width: Size of every state.
         block: What each block is; one layer of that width, if not given.
+        seed: Of the weights; who shares what is the same for all.
     """
     truth = plant_truth(
         PlantedConfig(
@@ -51,7 +53,7 @@ def planted_model(
         ),
         np.random.default_rng(SEED),
     )
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     maker = _Maker(tasks)
     layer = block or LinearConfig(width=width, activation="tanh")
     inner = InputShape(dims=(width,))
@@ -148,7 +150,7 @@ class _Maker:
     def model(self) -> FrozenModel:
         plan = SharingPlan(tasks=tuple(task.name for task in self._tasks), stages=tuple(self._stages))
         spec = TensorSpec(name="inputs", dtype="float32", shape=(None, FEATURES))
-        return FrozenModel(input=spec, tasks=self._tasks, plan=plan, banks=tuple(self._banks))
+        return FrozenModel(inputs=(spec,), tasks=self._tasks, plan=plan, banks=tuple(self._banks))
 
 
 def _weights(block: Block) -> dict[str, Tensor]:

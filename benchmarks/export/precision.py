@@ -71,7 +71,7 @@ def compare(run: Run, folder: Path, rounds: int) -> dict[str, Any]:
     for rows in ROWS:
         samples = run.samples()[np.arange(rows) % len(run.samples())]
         feeds = {
-            run.data.input.name: samples,
+            run.data.inputs[0].name: samples,
             "row": np.arange(rows),
             "task": np.arange(rows) % len(run.data.tasks),
         }

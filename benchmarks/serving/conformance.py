@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +23,7 @@ from tritonclient.utils import InferenceServerException
 from benchmarks.common import write_result
 from benchmarks.export.planted import planted_inputs, planted_model, task_by_task
 from benchmarks.peers import HERE, environment
+from benchmarks.peers.mlserver import running_mlserver
 from coterie.exporter import export
 from coterie.runtime import Engine, load
 from coterie.runtime.manifest import Provenance
@@ -47,35 +44,6 @@ def make_bundle(folder: Path) -> Engine:
         provenance=Provenance(coterie="0"),
     )
     return load(folder, threads=1)
-
-
-@contextmanager
-def mlserver(programs: Path, engine: Engine, folder: Path) -> Iterator[Addresses]:
-    """Serve the bundle's task graphs with MLServer."""
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), _free_ports(3), strict=True))
-    settings = {"host": "127.0.0.1", "parallel_workers": 0, **ports}
-    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    (folder / "mlserver_onnx.py").write_bytes((HERE / "mlserver_onnx.py").read_bytes())
-    for entry in engine.bundle.manifest.tasks:
-        own = folder / entry.task.name
-        own.mkdir()
-        model = {
-            "name": entry.task.name,
-            "implementation": "mlserver_onnx.OnnxModel",
-            "parameters": {"uri": str(engine.bundle.graph(entry.graph)), "version": "1"},
-        }
-        (own / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(programs / "mlserver"), "start", str(folder)], cwd=folder, stdout=log, stderr=log
-        )
-    addresses = Addresses(f"127.0.0.1:{ports['http_port']}", f"127.0.0.1:{ports['grpc_port']}", server.pid)
-    try:
-        _await_ready(addresses.http, server, folder / "log")
-        yield addresses
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 def requests(engine: Engine) -> list[tuple[str, str, str, Any]]:
@@ -251,7 +219,7 @@ def main() -> None:
             if isinstance(peers["mlserver"], Path):
                 folder = Path(scratch) / "mlserver"
                 folder.mkdir()
-                with mlserver(peers["mlserver"], engine, folder) as theirs:
+                with running_mlserver(peers["mlserver"], engine.bundle, folder) as theirs:
                     result["mlserver"] = compared(ours, theirs, engine)
             if isinstance(peers["kserve"], Path):
                 result["kserve"] = kserve(peers["kserve"], ours, engine)
@@ -263,26 +231,6 @@ def main() -> None:
     console.print(table)
     console.print(*(f"skipped {name}: {why}" for name, why in result["skipped"].items()))
     console.print(f"written to {write_result('serving_conformance', result).name}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and server.poll() is None:
-        try:
-            if httpx.get(f"http://{address}/v2/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"MLServer did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
 
 
 def _given(value: Any) -> Any:

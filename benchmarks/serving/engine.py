@@ -1,12 +1,17 @@
 """The engine alone, one thread: mixed questions over 20 tasks, side by side with a session for each task.
 
 python -m benchmarks.serving.engine
+
+Each way is timed twice: alone, asked 20 times before the next has its turn, so that it finds the caches as it
+would in a process of its own; and in turn with the others, so that each finds them as another has left them.
+A last case asks one of 1,000 tasks with 175 blocks, of which it uses six: what blocks that nobody uses cost.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,9 +27,14 @@ from coterie.exporter import export
 from coterie.runtime import Engine, load
 from coterie.runtime.manifest import Provenance
 from coterie.training.blocks import MlpConfig
+from coterie.training.frozen import FrozenModel
 
 TASKS, EXPERTS, USED, CLUSTERS, WIDTH = 20, 20, 5, 5, 512
+MANY = 1000
 SEED = 0
+STRETCH = 20
+
+Runs = dict[str, Callable[[], object]]
 
 
 def make_bundle(folder: Path) -> Path:
@@ -37,6 +47,11 @@ def make_bundle(folder: Path) -> Path:
         width=WIDTH,
         block=MlpConfig(widths=(WIDTH, WIDTH), activation="relu"),
     )
+    return export_untrained(model, folder)
+
+
+def export_untrained(model: FrozenModel, folder: Path) -> Path:
+    """Export a model that has no data of its own."""
     export(
         model,
         folder,
@@ -50,12 +65,12 @@ def make_bundle(folder: Path) -> Path:
 class SessionATask:
     """What somebody would do instead: an ordinary session for each task, with weights of its own."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, tasks: int) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self._sessions = [
             ort.InferenceSession(str(engine.bundle.graph(entry.graph)), options, ["CPUExecutionProvider"])
-            for entry in engine.bundle.manifest.tasks
+            for entry in engine.bundle.manifest.tasks[:tasks]
         ]
 
     def one_by_one(self, inputs: Any, task: Any) -> None:
@@ -69,25 +84,55 @@ class SessionATask:
             self._sessions[number].run(None, {"inputs": inputs[task == number]})
 
 
-def cases(engine: Engine, others: SessionATask) -> dict[str, dict[str, Callable[[], object]]]:
-    """Return what is timed, by case; the first of each case is the router."""
+def ready(folder: Path) -> Engine:
+    """Return an engine as a server has it: loaded and warm, in mode auto."""
+    engine = load(folder, threads=1)
+    engine.warm()
+    return engine
+
+
+def single(engine: Engine, others: SessionATask) -> Runs:
+    """Return one question to one task, in each way; the first is coterie."""
+    inputs, task = planted_inputs(1), np.zeros(1, np.int64)
+    name = engine.tasks[0].name
+    return {
+        "coterie": lambda: engine.predict(name, inputs),
+        "a session a task, one by one": lambda: others.one_by_one(inputs, task),
+    }
+
+
+def cases(engine: Engine, others: SessionATask) -> dict[str, Runs]:
+    """Return what is timed, by case; the first of each case is coterie."""
     generator = np.random.default_rng(SEED)
-    found: dict[str, dict[str, Callable[[], object]]] = {}
-    for rows in (1, 16, 64, 256):
+    found = {"a single question": single(engine, others)}
+    for rows in (16, 64, 256):
         inputs = planted_inputs(rows)
         task = generator.permutation(np.arange(rows) % TASKS)
         found[f"{rows} mixed single-row questions"] = {
-            "router": lambda inputs=inputs, task=task: engine.predict_many(inputs, None, task),
-            "a session a task, one by one": lambda inputs=inputs, task=task: others.one_by_one(inputs, task),
-            "a session a task, grouped": lambda inputs=inputs, task=task: others.grouped(inputs, task),
+            "coterie": partial(engine.predict_many, inputs, None, task),
+            "a session a task, one by one": partial(others.one_by_one, inputs, task),
+            "a session a task, grouped": partial(others.grouped, inputs, task),
         }
     one, everybody = planted_inputs(1), np.arange(TASKS)
     copies = np.repeat(one, TASKS, axis=0)
     found["one input asked of all 20 tasks"] = {
-        "router": lambda: engine.predict_many(one, np.zeros(TASKS, np.int64), everybody),
+        "coterie": lambda: engine.predict_many(one, np.zeros(TASKS, np.int64), everybody),
         "a session a task, one by one": lambda: others.one_by_one(copies, everybody),
     }
     return found
+
+
+def timed(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Any]:
+    """Return coterie's milliseconds, and the others' with how many times coterie's they are."""
+    alone = side_by_side(runs, rounds=max(1, rounds // 4), stretch=STRETCH)
+    in_turn = side_by_side(runs, rounds=rounds)
+    result: dict[str, Any] = {}
+    for name in runs:
+        result[name] = {"ms": round(1000 * alone[name], 3), "ms_in_turn": round(1000 * in_turn[name], 3)}
+        if name != "coterie":
+            result[name]["ratio"] = round(alone[name] / alone["coterie"], 2)
+            result[name]["ratio_in_turn"] = round(in_turn[name] / in_turn["coterie"], 2)
+    return result
 
 
 def main() -> None:
@@ -95,19 +140,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     chosen = parser.parse_args()
-    table = Table("case", "router, ms", "one by one", "ratio", "grouped", "ratio")
     results: dict[str, Any] = {}
     with TemporaryDirectory() as scratch:
-        engine = load(make_bundle(Path(scratch) / "bundle"), threads=1)
-        for name, runs in cases(engine, SessionATask(engine)).items():
-            seconds = side_by_side(runs, rounds=chosen.rounds)
-            router = seconds.pop("router")
-            results[name] = {"router_ms": round(1000 * router, 3)}
-            cells = [name, f"{1000 * router:.2f}"]
-            for other, time in seconds.items():
-                results[name][other] = {"ms": round(1000 * time, 3), "ratio": round(time / router, 2)}
-                cells += [f"{1000 * time:.2f}", f"{time / router:.2f}"]
-            table.add_row(*cells)
+        engine = ready(make_bundle(Path(scratch) / "twenty"))
+        for name, runs in cases(engine, SessionATask(engine, TASKS)).items():
+            results[name] = timed(runs, chosen.rounds)
+        engine = ready(export_untrained(planted_model(MANY, width=WIDTH), Path(scratch) / "many"))
+        router = load(engine.bundle.path, mode="router", threads=1)
+        runs = single(engine, SessionATask(engine, 1))
+        runs["the router"] = single(router, SessionATask(engine, 1))["coterie"]
+        results["a single question, 1,000 tasks"] = timed(runs, chosen.rounds)
+    table = Table("case", "way", "alone, ms", "ratio", "in turn, ms", "ratio")
+    for case, ways in results.items():
+        for number, (way, found) in enumerate(ways.items()):
+            table.add_row(
+                case if number == 0 else "",
+                way,
+                f"{found['ms']:.3f}",
+                str(found.get("ratio", "")),
+                f"{found['ms_in_turn']:.3f}",
+                str(found.get("ratio_in_turn", "")),
+            )
     Console().print(table)
     write_result("serving_engine", {"tasks": TASKS, "experts": EXPERTS, "used": USED, "cases": results})
 

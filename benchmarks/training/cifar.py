@@ -64,7 +64,7 @@ def step(run: Run) -> Callable[[], None]:
     """Return a training step of a finished model: forward, backward, update, with its gates as they are."""
     model, settings = run.model.train(), run.config.trainer
     model.compute_in(settings.precision)
-    pixels = torch.randint(256, (settings.batch_size, *run.data.input.shape[1:]), dtype=torch.uint8)
+    pixels = torch.randint(256, (settings.batch_size, *run.data.inputs[0].shape[1:]), dtype=torch.uint8)
     return training_step(
         model, pixels, classes=5, estimator=settings.gate_estimator, samples=settings.gate_samples
     )

@@ -122,8 +122,8 @@ def main() -> None:
     data = load_data(config.data)
     model = build_model(
         type(config.model).model_validate({"stages": STAGES}),
-        input=data.input,
-        shape=InputShape(dims=data.input.shape[1:]),
+        input=data.inputs[0],
+        shape=InputShape(dims=data.inputs[0].shape[1:]),
         tasks=data.tasks,
     ).train()
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Command
 
-COMMANDS = ["train", "presets", "export", "inspect", "predict", "serve", "demo"]
+COMMANDS = ["train", "presets", "export", "inspect", "predict", "serve", "top", "demo"]
 HEAVY = {"torch", "onnx", "bentoml", "sklearn", "matplotlib", "grpc"}
 
 

@@ -19,13 +19,16 @@ from coterie.cli.main import app
 from coterie.runtime import Engine, TaskSpec, load
 from coterie.runtime.serving import Addresses, running_server
 from coterie.training import Run, load_run
+from coterie.training.several import Tensors, each, only, take
 
 from .projects import PROJECTS
 
 TEXTS = {
     "texts": ["a fine gripping books", "awful flat music it", "the sturdy tools", "never seen words"],
     "taggings": ["the cat sees", "Ann Lee sold the house", "unheard", "Zoë sees dogs"],
+    "listings": ["a lovely bright flat", "damp", "a quiet flat near the dark town", "unheard of"],
 }
+"""Each project's texts; in ``listings`` they are one of two inputs."""
 ROWS = 7
 T = TypeVar("T")
 
@@ -71,25 +74,48 @@ class Made:
         return self.run.data.tasks
 
     @cached_property
+    def raw(self) -> dict[str, Any]:
+        """Some inputs by name as a client gives them: each is texts, or an array [R, ...]."""
+        texts = TEXTS.get(self.name)
+        rows = ROWS if texts is None else len(texts)
+        samples = take(self.run.samples(), slice(rows))
+        given = zip(self.run.data.inputs, each(samples), strict=True)
+        return {spec.name: texts if spec.dtype == "int64" else array for spec, array in given}
+
+    @property
     def inputs(self) -> Any:
-        """Some inputs as a client gives them: texts, or an array [R, ...]."""
-        return TEXTS.get(self.name, self.run.samples()[:ROWS])
+        """The same as an engine takes them: the only input by itself, several by name."""
+        return self.raw if len(self.raw) > 1 else next(iter(self.raw.values()))
 
     @cached_property
-    def tensor(self) -> np.ndarray[Any, Any]:
-        """The same inputs as the graphs take them, [R, ...]."""
+    def feeds(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The same as the graphs take them, each [R, ...]."""
         encoder = self.engine.bundle.text
-        return np.ascontiguousarray(self.inputs) if encoder is None else encoder.encode(self.inputs)
+        return {
+            name: encoder.encode(values)
+            if isinstance(values, list) and encoder
+            else np.ascontiguousarray(values)
+            for name, values in self.raw.items()
+        }
+
+    @property
+    def tensors(self) -> Tensors:
+        """The same as the torch model takes them."""
+        return only(tuple(torch.from_numpy(array) for array in self.feeds.values()))
+
+    @property
+    def rows(self) -> int:
+        return len(next(iter(self.feeds.values())))
 
     @cached_property
     def expected(self) -> dict[str, np.ndarray[Any, Any]]:
         """Each task's scores [R, C_task], taggings' [R, L, C_task], by the torch model as it was trained."""
-        row = torch.arange(len(self.tensor))
+        row = torch.arange(self.rows)
         with torch.no_grad():
             return {
-                task.name: self.run.model(
-                    torch.from_numpy(self.tensor), row, torch.full_like(row, at)
-                ).numpy()[..., : task.width]
+                task.name: self.run.model(self.tensors, row, torch.full_like(row, at)).numpy()[
+                    ..., : task.width
+                ]
                 for at, task in enumerate(self.tasks)
             }
 

@@ -1,4 +1,4 @@
-"""Four small projects: data on disk and a YAML file, as a user would have them."""
+"""Six small projects: data on disk and a YAML file, as a user would have them."""
 
 from __future__ import annotations
 
@@ -162,14 +162,90 @@ def taggings(folder: Path) -> Path:
     return _write(folder, "taggings", data, stages, lr=2e-2, batch_size=8)
 
 
-PROJECTS = {"features": features, "texts": texts, "images": images, "taggings": taggings}
+def listings(folder: Path) -> Path:
+    """A CSV of offers, each a text and some numbers: what is asked needs the one, the other, or both."""
+    rng = np.random.default_rng(4)
+    praise = {True: ["lovely", "bright", "quiet"], False: ["damp", "dark", "loud"]}
+    rows = []
+    for _ in range(300):
+        good, size, rent = bool(rng.integers(2)), *rng.standard_normal(2).round(4)
+        words = [*rng.choice(praise[good], 2), *rng.choice(["a", "flat", "near", "town"], rng.integers(1, 5))]
+        bargain = "yes" if (rent < 0) == good else "no"
+        large = ["small", "middling", "large"][int(np.digitize(size, (-0.5, 0.5)))]
+        rows.append((" ".join(rng.permutation(words)), size, rent, ["bad", "good"][good], large, bargain))
+    header = ["offer", "size", "rent", "mood", "room", "bargain"]
+    _write_csv(folder / "offers.csv", header, rows)
+    data = {
+        "kind": "table",
+        "path": "offers.csv",
+        "inputs": {"offer": {"text": "offer"}, "numbers": {"features": ["size", "rent"]}},
+        "target": ["mood", "room", "bargain"],
+        "dev_share": 0.2,
+    }
+    encoders = {
+        "offer": {"kind": "ngram_bag", "width": 8, "buckets": 64},
+        "numbers": {"kind": "linear", "width": 6},
+    }
+    return _write(folder, "listings", data, _mixed(12), inputs=encoders)
+
+
+def products(folder: Path) -> Path:
+    """A NumPy archive of products, each a picture, its measures and its year."""
+    rng = np.random.default_rng(5)
+    count = 240
+    shade, measures = rng.integers(0, 3, count), rng.standard_normal((count, 3))
+    pixels = rng.integers(0, 60, (count, 8, 8)) + 60 * shade[:, None, None]
+    np.savez(
+        folder / "products.npz",
+        pictures=pixels.astype(np.uint8),
+        measures=measures,
+        year=rng.integers(1990, 2020, (count, 1)),
+        shade=shade,
+        heavy=(measures[:, 0] > 0).astype(int),
+        price=(10 * shade + measures[:, 1]).astype(np.float32),
+    )
+    data = {
+        "kind": "arrays",
+        "path": "products.npz",
+        "inputs": {
+            "picture": {"images": "pictures"},
+            "measures": {"features": "measures"},
+            "year": {"features": "year"},
+        },
+        "target": ["shade", "heavy", "price"],
+        "dev_share": 0.2,
+    }
+    convolved = [{"kind": "conv", "filters": [4, 4]}, {"kind": "linear", "width": 6}]
+    return _write(folder, "products", data, _mixed(12), inputs={"picture": convolved})
+
+
+def _mixed(width: int) -> list[dict[str, Any]]:
+    gated = {"kind": "gated", "name": "experts", "experts": 3, "mixture": "mean", "density_penalty": 0.1}
+    return [gated | {"block": {"kind": "linear", "width": width}}, cluster("cluster1", 2, width)]
+
+
+PROJECTS = {
+    "features": features,
+    "texts": texts,
+    "images": images,
+    "taggings": taggings,
+    "listings": listings,
+    "products": products,
+}
 
 
 def _write(
-    folder: Path, name: str, data: dict[str, Any], stages: list[dict[str, Any]], **trainer: Any
+    folder: Path,
+    name: str,
+    data: dict[str, Any],
+    stages: list[dict[str, Any]],
+    *,
+    inputs: dict[str, Any] | None = None,
+    **trainer: Any,
 ) -> Path:
     path = folder / f"{name}.yaml"
-    config = {"name": name, "data": data, "model": {"stages": stages}, "trainer": FAST | trainer}
+    model = {"stages": stages} if inputs is None else {"inputs": inputs, "stages": stages}
+    config = {"name": name, "data": data, "model": model, "trainer": FAST | trainer}
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path
 

@@ -10,14 +10,13 @@ import httpx
 import numpy as np
 import onnxruntime as ort
 import pytest
-import torch
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 
 from coterie.runtime import ROUTER, load
 from coterie.runtime.serving import Addresses
 
-from .conftest import TEXTS, Made, coterie
+from .conftest import Made, coterie
 
 Scores = Mapping[str, np.ndarray[Any, Any]]
 
@@ -33,7 +32,7 @@ def check(project: Made, answer: Callable[[str], np.ndarray[Any, Any]]) -> None:
 
 def check_many(project: Made, scores: np.ndarray[Any, Any]) -> None:
     """Check scores [R * N, ..., C] of every task about every input, task by task."""
-    rows = len(project.tensor)
+    rows = project.rows
     for at, task in enumerate(project.tasks):
         part = scores[at * rows : (at + 1) * rows]
         np.testing.assert_allclose(
@@ -43,7 +42,7 @@ def check_many(project: Made, scores: np.ndarray[Any, Any]) -> None:
 
 
 def every_question(project: Made) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    rows, tasks = len(project.tensor), len(project.tasks)
+    rows, tasks = project.rows, len(project.tasks)
     return np.tile(np.arange(rows), tasks), np.repeat(np.arange(tasks), rows)
 
 
@@ -59,11 +58,14 @@ def triton(transport: str, address: Addresses) -> tuple[Any, Any]:
 
 def tensors(module: Any, project: Made, **more: np.ndarray[Any, Any]) -> list[Any]:
     """Return the project's inputs, raw as a client has them, and more inputs by name."""
-    if project.name in TEXTS:
-        arrays = {"text": (np.array([text.encode() for text in project.inputs], dtype=object), "BYTES")}
-    else:
-        entry = project.run.data.input
-        arrays = {entry.name: (project.tensor, {"float32": "FP32", "uint8": "UINT8"}[entry.dtype])}
+    datatypes = {"float32": "FP32", "uint8": "UINT8"}
+    arrays: dict[str, tuple[Any, str]] = {}
+    for name, values in project.raw.items():
+        if isinstance(values, list):
+            texts = np.array([text.encode() for text in values], dtype=object)
+            arrays["text" if len(project.raw) == 1 else name] = (texts, "BYTES")
+        else:
+            arrays[name] = (values, datatypes[str(values.dtype)])
     arrays |= {name: (array, "INT64") for name, array in more.items()}
     made = []
     for name, (array, datatype) in arrays.items():
@@ -88,22 +90,20 @@ def test_every_project_mixes_experts_and_clusters_tasks(project: Made) -> None:
 
 def test_the_frozen_model(project: Made) -> None:
     frozen = project.run.model.freeze()
-    inputs = torch.from_numpy(project.tensor)
     names = [task.name for task in project.tasks]
-    check(project, lambda task: frozen.scores(names.index(task), inputs).numpy())
+    check(project, lambda task: frozen.scores(names.index(task), project.tensors).numpy())
 
 
 def test_task_graphs_in_plain_onnx_runtime(project: Made) -> None:
     manifest = project.engine.bundle.manifest
     graphs = {entry.task.name: entry.graph for entry in manifest.tasks}
-    feeds = {manifest.inputs[0].name: project.tensor}
-    check(project, lambda task: session(project.bundle / graphs[task]).run(["scores"], feeds)[0])
+    check(project, lambda task: session(project.bundle / graphs[task]).run(["scores"], project.feeds)[0])
 
 
 def test_the_router_graph_in_plain_onnx_runtime(project: Made) -> None:
     manifest = project.engine.bundle.manifest
     row, task = every_question(project)
-    feeds = {manifest.inputs[0].name: project.tensor, "row": row, "task": task}
+    feeds = {**project.feeds, "row": row, "task": task}
     check_many(project, session(project.bundle / manifest.router).run(["scores"], feeds)[0])
 
 
@@ -131,8 +131,16 @@ def test_the_router_as_a_model_through_tritonclient(
     check_many(project, result.as_numpy("scores"))
 
 
+def rows_of(lists: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Return several inputs as a list of objects, one for each row."""
+    return [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+
+
 def test_plain_json(project: Made, address: Addresses) -> None:
-    inputs = project.inputs if project.name in TEXTS else project.tensor.tolist()
+    lists = {
+        name: given if isinstance(given, list) else given.tolist() for name, given in project.raw.items()
+    }
+    (inputs,) = lists.values() if len(lists) == 1 else [rows_of(lists)]
     answers = httpx.post(f"http://{address.http}/ask", json={"inputs": inputs}, timeout=30).json()["answers"]
     assert len(answers) == len(inputs)
 
@@ -156,13 +164,11 @@ def test_plain_json(project: Made, address: Addresses) -> None:
 
 
 def test_a_standalone_file_needs_no_other(project: Made, tmp_path: Path) -> None:
-    entry = project.run.data.input.name
-
     def alone(task: str) -> np.ndarray[Any, Any]:
         file = tmp_path / "alone.onnx"
         coterie("export", project.bundle, "--standalone", task, "-o", file)
         assert [path.name for path in tmp_path.iterdir()] == ["alone.onnx"]
-        scores: np.ndarray[Any, Any] = session(file).run(["scores"], {entry: project.tensor})[0]
+        scores: np.ndarray[Any, Any] = session(file).run(["scores"], project.feeds)[0]
         return scores
 
     check(project, alone)

@@ -41,7 +41,7 @@ def v2(shape: list[int], datatype: str, data: list[Any]) -> dict[str, Any]:
 
 
 def still_answers(features: Made, address: Addresses) -> None:
-    result = ask_grpc(address, "mood", features.tensor, "FP32")
+    result = ask_grpc(address, "mood", features.feeds["inputs"], "FP32")
     np.testing.assert_allclose(result.as_numpy("scores"), features.expected["mood"], rtol=0, atol=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_an_unknown_task_is_not_found(
         assert "moods" in answer.json()["error"]
         assert "'mood'" in answer.json()["error"]
     with pytest.raises(InferenceServerException, match="mood") as caught:
-        ask_grpc(served["features"], "moods", features.tensor, "FP32")
+        ask_grpc(served["features"], "moods", features.feeds["inputs"], "FP32")
     assert caught.value.status() == "StatusCode.NOT_FOUND"
     still_answers(features, served["features"])
 

@@ -10,9 +10,10 @@ const ARRAYS = {
 
 async function ask(question) {
   const session = await ort.InferenceSession.create(question.file);
-  const data = ARRAYS[question.type](question.data);
-  const tensor = new ort.Tensor(question.type, data, question.shape);
-  const outputs = await session.run({ [question.input]: tensor });
+  const feeds = Object.fromEntries(
+    question.inputs.map(({ name, type, shape, data }) => [name, new ort.Tensor(type, ARRAYS[type](data), shape)]),
+  );
+  const outputs = await session.run(feeds);
   return Object.fromEntries(
     Object.entries(outputs).map(([name, value]) => [name, { shape: value.dims, data: Array.from(value.data) }]),
   );

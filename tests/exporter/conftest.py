@@ -15,6 +15,7 @@ from tests.exporter import models
 from coterie.exporter import export
 from coterie.runtime.manifest import Manifest, Provenance
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays, apply, each, take
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Exported:
     model: FrozenModel
     folder: Path
     manifest: Manifest
-    samples: np.ndarray
+    samples: Arrays
 
     def graph(self, task: str) -> str:
         return next(entry.graph for entry in self.manifest.tasks if entry.task.name == task)
@@ -36,10 +37,14 @@ class Exported:
         path = (folder or self.folder) / file
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
+    def feeds(self, chosen: slice | np.ndarray = slice(None)) -> dict[str, np.ndarray]:
+        """Some of the inputs, as the graphs take them."""
+        names = [spec.name for spec in self.model.inputs]
+        return dict(zip(names, each(take(self.samples, chosen)), strict=True))
+
     def wanted(self, row: np.ndarray, task: np.ndarray) -> np.ndarray:
-        return self.model(
-            torch.from_numpy(self.samples), torch.from_numpy(row), torch.from_numpy(task)
-        ).numpy()
+        inputs = apply(torch.from_numpy, self.samples)
+        return self.model(inputs, torch.from_numpy(row), torch.from_numpy(task)).numpy()
 
 
 def publish(model: FrozenModel, folder: Path, **options: object) -> Manifest:

@@ -14,6 +14,7 @@ from coterie.runtime.plan import BlockPlan, SharingPlan, StageKind, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import Block, LinearHead
 from coterie.training.frozen import FrozenBank, FrozenModel
+from coterie.training.several import each
 from coterie.training.stages import Stage
 
 Uses = Sequence[dict[int, float]]
@@ -88,7 +89,7 @@ class Maker:
     """Builds a frozen model stage by stage."""
 
     tasks: tuple[TaskSpec, ...]
-    input: TensorSpec
+    inputs: TensorSpec | tuple[TensorSpec, ...]
 
     def __post_init__(self) -> None:
         self.stages: list[StagePlan] = []
@@ -146,7 +147,7 @@ class Maker:
     def done(self) -> FrozenModel:
         """Return the model."""
         plan = SharingPlan(tasks=tuple(task.name for task in self.tasks), stages=tuple(self.stages))
-        return FrozenModel(input=self.input, tasks=self.tasks, plan=plan, banks=tuple(self.banks))
+        return FrozenModel(inputs=each(self.inputs), tasks=self.tasks, plan=plan, banks=tuple(self.banks))
 
 
 def task(name: str, kind: str = "classification", width: int = 2) -> TaskSpec:

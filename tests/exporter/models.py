@@ -22,6 +22,7 @@ from coterie.training.blocks import (
     ConvConfig,
     ImageInput,
     InputShape,
+    Joined,
     LinearConfig,
     MlpConfig,
     NgramBagConfig,
@@ -29,6 +30,7 @@ from coterie.training.blocks import (
     TextCnnConfig,
 )
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays, only
 from coterie.training.stages import Site, StitchedConfig, StitchedStage
 
 
@@ -276,18 +278,48 @@ def stitched() -> FrozenModel:
     )
 
 
-def samples(model: FrozenModel, count: int = 21) -> np.ndarray:
+def several() -> FrozenModel:
+    """A text, a picture and features, joined before anything is shared; the features stay as they are."""
+    torch.manual_seed(13)
+    tasks = (task("a", width=3), task("b", "multilabel", 2), task("c", "regression", 1))
+    inputs = (
+        TensorSpec(name="text", dtype="int64", shape=(None, None)),
+        TensorSpec(name="picture", dtype="uint8", shape=(None, 8, 8, 1)),
+        TensorSpec(name="table", dtype="float32", shape=(None, 3)),
+    )
+    words = InputShape(dims=(None,), tokens=True, vocabulary=50)
+    bag = NgramBagConfig(width=5, ngrams=2, buckets=64).build(words)
+    picture = [
+        ImageInput(torch.zeros(1), torch.ones(1)),
+        ConvConfig(filters=(4,)).build(InputShape(dims=(1, 8, 8))),
+        LinearConfig(width=6).build(InputShape(dims=(64,))),
+    ]
+    joined = Joined([[bag], picture, []])
+    expert = LinearConfig(width=8).build(InputShape(dims=(14,)))
+    return (
+        Maker(tasks, inputs)
+        .bank("input", "hard", joined, all_of(tasks))
+        .bank("experts", "gated", expert, [{0: 0.5, 1: -1.0}, {1: 1.0}, {0: 0.75, 2: 0.25}])
+        .heads(8)
+    )
+
+
+def samples(model: FrozenModel, count: int = 21) -> Arrays:
     """Return inputs for a model; tokens of unlike lengths, padded with zeros."""
+    return only(tuple(_samples(spec, count) for spec in model.inputs))
+
+
+def _samples(spec: TensorSpec, count: int) -> np.ndarray:
     generator = np.random.default_rng(7)
-    dims = [9 if size is None else size for size in model.input.shape[1:]]
-    if model.input.dtype == "int64":
+    dims = [9 if size is None else size for size in spec.shape[1:]]
+    if spec.dtype == "int64":
         tokens = generator.integers(1, 40, (count, *dims))
         lengths = generator.integers(2, dims[0] + 1, count)
         return np.where(np.arange(dims[0]) < lengths[:, None], tokens, 0)
-    if model.input.dtype == "uint8":
+    if spec.dtype == "uint8":
         return generator.integers(0, 256, (count, *dims), dtype=np.uint8)
     return generator.standard_normal((count, *dims)).astype(np.float32)
 
 
-MAKERS = (features, shared, images, bag, textcnn, lstm, wide, lone, columns, sequences, stitched)
+MAKERS = (features, shared, images, bag, textcnn, lstm, wide, lone, columns, sequences, stitched, several)
 MODELS = {make.__name__: make for make in MAKERS}

@@ -65,7 +65,7 @@ def test_a_graph_that_is_not_asked_must_load_unless_it_is_known(exported: Get, t
     graphs = [entry.graph for entry in bundle.manifest.tasks]
     left_out = min(set(range(6)) - sample(range(6), 0.3))
     (folder / graphs[left_out]).write_bytes(b"not a graph")
-    checked = Checked(folder, bundle.model.input, tasks, graphs, "router.onnx")
+    checked = Checked(folder, bundle.model.inputs, tasks, graphs, "router.onnx")
 
     def parity(known: dict[str, float | None]) -> int:
         return check(

@@ -23,7 +23,7 @@ def block_sizes(bundle: Exported, folder: Path, stage: str, row: np.ndarray, tas
     model.graph.outputs.append(sizes)
     ir.external_data.load_to_model(model)
     ir.save(model, folder / "open.onnx")
-    feeds = {bundle.model.input.name: bundle.samples, "row": row, "task": task}
+    feeds = {**bundle.feeds(), "row": row, "task": task}
     (result,) = bundle.session("open.onnx", folder).run([f"{stage}/sizes"], feeds)
     return list(result)
 

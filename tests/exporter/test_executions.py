@@ -99,7 +99,7 @@ def test_a_block_runs_once_on_each_distinct_state_that_is_needed(
     generator = np.random.default_rng(questions)
     row = generator.integers(0, inputs, questions)
     task = generator.integers(0, len(bundle.model.tasks), questions)
-    feeds = {bundle.model.input.name: bundle.samples[:inputs], "row": row, "task": task}
+    feeds = {**bundle.feeds(slice(inputs)), "row": row, "task": task}
     runs = rows_of_blocks(bundle, tmp_path, feeds)
     wanted = needed(bundle, row, task, inputs)
     # A guarded block without rows does not run at all.

@@ -10,6 +10,8 @@ import torch
 from tests.exporter.conftest import Exported
 from tests.exporter.models import MODELS
 
+from coterie.training.several import apply, take
+
 Get = Callable[[str], Exported]
 
 
@@ -17,12 +19,13 @@ Get = Callable[[str], Exported]
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 21])
 def test_each_task_graph_answers_like_torch(exported: Get, name: str, rows: int) -> None:
     bundle = exported(name)
-    inputs = bundle.samples[:rows]
+    feeds = bundle.feeds(slice(rows))
+    inputs = apply(torch.from_numpy, take(bundle.samples, slice(rows)))
     for number, entry in enumerate(bundle.manifest.tasks):
         session = bundle.session(entry.graph)
         names = [value.name for value in session.get_outputs()]
-        answer = dict(zip(names, session.run(None, {bundle.model.input.name: inputs}), strict=True))
-        wanted = bundle.model.scores(number, torch.from_numpy(inputs)).numpy()
+        answer = dict(zip(names, session.run(None, feeds), strict=True))
+        wanted = bundle.model.scores(number, inputs).numpy()
         assert answer["scores"].shape == (rows, entry.task.width)
         np.testing.assert_allclose(answer["scores"], wanted, rtol=1e-5, atol=1e-5)
         if entry.task.kind == "classification":
@@ -43,7 +46,7 @@ def test_the_router_answers_like_torch(exported: Get, name: str, inputs: int, qu
     row = generator.integers(0, max(inputs, 1), questions)
     task = generator.integers(0, len(bundle.model.tasks), questions)
     session = bundle.session("router.onnx")
-    feeds = {bundle.model.input.name: bundle.samples[:inputs], "row": row, "task": task}
+    feeds = {**bundle.feeds(slice(inputs)), "row": row, "task": task}
     (scores,) = session.run(["scores"], feeds)
     assert scores.shape == (questions, bundle.model.width)
     np.testing.assert_allclose(scores, bundle.wanted(row, task), rtol=1e-5, atol=1e-5)

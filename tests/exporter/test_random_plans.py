@@ -23,9 +23,11 @@ from coterie.exporter._task_graph import task_graph
 from coterie.exporter._trace import Tracer
 from coterie.exporter._weights import WeightStore
 from coterie.runtime.manifest import WEIGHTS, TensorSpec
+from coterie.runtime.tasks import TaskSpec
 from coterie.training.bank import Bank
-from coterie.training.blocks import InputShape, LinearConfig
+from coterie.training.blocks import Block, InputShape, Joined, LinearConfig
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays, apply, each, only
 from coterie.training.stages import StitchedStage
 from coterie.training.stages._stitched_columns import Stitched
 
@@ -54,6 +56,8 @@ def plans(draw: st.DrawFn) -> FrozenModel:
         for number, (kind, width) in enumerate(zip(kinds, widths, strict=True))
     )
     maker = Maker(tasks, TensorSpec(name="inputs", dtype="float32", shape=(None, D)))
+    if draw(st.booleans(), label="several inputs"):
+        maker = _several(draw, tasks)
     for number, kind in enumerate(
         draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), label="stages")
     ):
@@ -64,6 +68,19 @@ def plans(draw: st.DrawFn) -> FrozenModel:
     return maker.stage(
         "heads", "head", QuadraticHead(D, 2), heads, [{at: 1.0} for at in range(len(tasks))]
     ).done()
+
+
+def _several(draw: st.DrawFn, tasks: tuple[TaskSpec, ...]) -> Maker:
+    """Two or three inputs whose encodings have D numbers together; some by a kernel that needs rows."""
+    widths = draw(st.sampled_from([(2, 4), (1, 2, 3)]), label="widths of the inputs")
+    encoders: list[list[Block]] = []
+    for width in widths:
+        block = LinearConfig(width=width, activation="tanh").build(InputShape(dims=(width,)))
+        encoders.append(draw(st.sampled_from([[], [block], [block, LstmBlock(width)]])))
+    inputs = tuple(
+        TensorSpec(name=f"x{at}", dtype="float32", shape=(None, width)) for at, width in enumerate(widths)
+    )
+    return Maker(tasks, inputs).bank("input", "hard", Joined(encoders), [{0: 1.0}] * len(tasks))
 
 
 def _add(draw: st.DrawFn, maker: Maker, name: str, kind: str) -> None:
@@ -112,10 +129,16 @@ def _stitched(draw: st.DrawFn, name: str, tasks: int) -> StitchedStage:
     return StitchedStage(name, tasks, block, range(tasks))
 
 
+def _inputs(model: FrozenModel, generator: np.random.Generator, rows: int) -> Arrays:
+    """Return random inputs."""
+    shapes = [(rows, int(spec.shape[1] or 1)) for spec in model.inputs]
+    return only(tuple(generator.standard_normal(shape).astype(np.float32) for shape in shapes))
+
+
 def _bound(model: FrozenModel, folder: Path) -> BoundModel:
     """Write a model's graphs: ``router.onnx`` and a number for each task."""
     store = WeightStore()
-    samples = np.random.default_rng(0).standard_normal((4, D)).astype(np.float32)
+    samples = _inputs(model, np.random.default_rng(0), 4)
     bound = bind_model(prune(model), samples, store, lambda _: None)
     weights = store.write(folder / WEIGHTS)
     (folder / "router.onnx").write_bytes(serialize(router_graph(bound, weights)))
@@ -144,17 +167,18 @@ def test_the_router_the_task_graphs_and_torch_agree(
     model: FrozenModel, rows: int, questions: int, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
-    inputs = generator.standard_normal((rows, D)).astype(np.float32)
+    inputs = _inputs(model, generator, rows)
+    feeds = dict(zip([spec.name for spec in model.inputs], each(inputs), strict=True))
     row = generator.integers(0, max(rows, 1), questions if rows else 0)
     task = generator.integers(0, len(model.tasks), len(row))
-    wanted = model(torch.from_numpy(inputs), torch.from_numpy(row), torch.from_numpy(task)).numpy()
+    wanted = model(apply(torch.from_numpy, inputs), torch.from_numpy(row), torch.from_numpy(task)).numpy()
     with TemporaryDirectory() as name:
         folder = Path(name)
         _bound(model, folder)
-        scores = _run(folder / "router.onnx", inputs=inputs, row=row, task=task)
+        scores = _run(folder / "router.onnx", **feeds, row=row, task=task)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
         for number, spec in enumerate(model.tasks):
-            alone = _run(folder / f"{number}.onnx", inputs=inputs)
+            alone = _run(folder / f"{number}.onnx", **feeds)
             asked = task == number
             np.testing.assert_allclose(
                 alone[row[asked]], scores[asked][:, : spec.width], rtol=1e-4, atol=1e-4

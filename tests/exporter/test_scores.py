@@ -38,7 +38,7 @@ def bundle(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checked(run: Run, bundle: Path) -> Checked:
-    return Checked(bundle, run.data.input, run.data.tasks, [], "router.onnx")
+    return Checked(bundle, run.data.inputs, run.data.tasks, [], "router.onnx")
 
 
 def test_a_score_that_moves_a_metric_is_a_mistake_and_names_the_task(run: Run, bundle: Path) -> None:

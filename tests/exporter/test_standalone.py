@@ -19,6 +19,7 @@ from tests.exporter.models import MODELS
 from coterie.exporter import export_standalone
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import WEIGHTS
+from coterie.training.several import apply
 
 Get = Callable[[str], Exported]
 
@@ -35,8 +36,10 @@ def test_a_standalone_file_answers_alone_in_another_folder(exported: Get, tmp_pa
     model = onnx.load(tmp_path / "alone.onnx", load_external_data=False)
     assert all(tensor.data_location != onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     session = bundle.session("alone.onnx", tmp_path)
-    (scores,) = session.run(["scores"], {bundle.model.input.name: bundle.samples})
-    wanted = bundle.model.scores(len(bundle.manifest.tasks) - 1, torch.from_numpy(bundle.samples)).numpy()
+    (scores,) = session.run(["scores"], bundle.feeds())
+    wanted = bundle.model.scores(
+        len(bundle.manifest.tasks) - 1, apply(torch.from_numpy, bundle.samples)
+    ).numpy()
     np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -90,19 +93,15 @@ def test_node_answers_as_python_does(exported: Get, node_packages: Path, tmp_pat
         bundle = exported(name)
         file = tmp_path / f"{name}.onnx"
         export_standalone(bundle.folder, bundle.manifest.tasks[0].task.name, file)
-        spec = bundle.manifest.inputs[0]
-        questions.append(
-            {
-                "file": str(file),
-                "input": spec.name,
-                "type": spec.dtype,
-                "shape": bundle.samples.shape,
-                "data": bundle.samples.ravel().tolist(),
-            }
-        )
+        feeds = bundle.feeds()
+        inputs = [
+            {"name": name, "type": array.dtype.name, "shape": array.shape, "data": array.ravel().tolist()}
+            for name, array in feeds.items()
+        ]
+        questions.append({"file": str(file), "inputs": inputs})
         session = bundle.session(file.name, tmp_path)
         names = [output.name for output in session.get_outputs()]
-        wanted.append(dict(zip(names, session.run(names, {spec.name: bundle.samples}), strict=True)))
+        wanted.append(dict(zip(names, session.run(names, feeds), strict=True)))
     done = subprocess.run(
         [shutil.which("node") or "node", str(NODE_PROGRAM)],
         input=json.dumps(questions),

@@ -31,9 +31,9 @@ def _session(folder: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture(scope="module")
-def bundle(exported: Callable[[str], Exported]) -> Exported:
-    return exported("features")
+@pytest.fixture(scope="module", params=["features", "several"])
+def bundle(request: pytest.FixtureRequest, exported: Callable[[str], Exported]) -> Exported:
+    return exported(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +69,9 @@ def test_the_router_answers_from_the_repository(bundle: Exported, repository: Pa
         "router/1/model.onnx/weights.safetensors",
         "router/config.pbtxt",
     ]
-    count = len(bundle.samples)
+    count = len(next(iter(bundle.feeds().values())))
     row, task = np.arange(count), np.arange(count) % len(bundle.manifest.tasks)
-    answer = _session(repository / "router").run(
-        ["scores"], {bundle.manifest.inputs[0].name: bundle.samples, "row": row, "task": task}
-    )[0]
+    answer = _session(repository / "router").run(["scores"], {**bundle.feeds(), "row": row, "task": task})[0]
     np.testing.assert_allclose(answer, bundle.wanted(row, task), atol=1e-4)
 
 
@@ -81,8 +79,8 @@ def test_a_task_stands_alone_and_names_its_labels(bundle: Exported, repository: 
     for number, entry in enumerate(bundle.manifest.tasks):
         folder = repository / Path(entry.graph).stem
         assert [path.name for path in (folder / "1").iterdir()] == ["model.onnx"]
-        answer = _session(folder).run(["scores"], {bundle.manifest.inputs[0].name: bundle.samples})[0]
-        row = np.arange(len(bundle.samples))
+        answer = _session(folder).run(["scores"], bundle.feeds())[0]
+        row = np.arange(21)
         wanted = bundle.wanted(row, np.full_like(row, number))[:, : entry.task.width]
         np.testing.assert_allclose(answer, wanted, atol=1e-4)
         files = {tensor.label_filename for tensor in _config(folder).output}

@@ -35,11 +35,21 @@ PARTS = {
     "runtime": [],
     "signing": ["sign"],
     "cli": [],
+    "bench": ["serve", "train"],
     "demo": ["serve", "train", "export"],
     "serving": ["serve"],
     "training": ["train", *OPTIONS],
     "exporter": ["train", "export"],
+    "telemetry": ["serve", "otel"],
 }
+SHARED = {
+    "google": "protobuf",
+    "google.rpc": "googleapis-common-protos",
+    "opentelemetry": "opentelemetry-api",
+    "opentelemetry.exporter": "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+}
+"""Namespaces that several distributions share, and whose each part is."""
 
 
 def normal(name: str) -> str:
@@ -52,16 +62,20 @@ def names(requirements: Iterable[str]) -> set[str]:
 
 @cache
 def owners() -> dict[str, list[str]]:
-    """Return the distributions of each top-level module; several share the module google."""
-    shared = {"google": ["protobuf"], "google.rpc": ["googleapis-common-protos"]}
+    """Return the distributions of each top-level module, or part of a shared one."""
+    shared = {name: [owner] for name, owner in SHARED.items()}
     return {**packages_distributions(), **shared, "pydantic_core": ["pydantic"]}
 
 
 def part_of(module: Module) -> str:
     if module.name.startswith("coterie.cli._demo"):
         return "demo"
+    if module.name.startswith("coterie.cli._bench"):
+        return "bench"
     if module.name == "coterie.runtime._signature":
         return "signing"
+    if module.name == "coterie.runtime.serving.observing._telemetry":
+        return "telemetry"
     is_server = module.name.startswith(("coterie.runtime.serving", "coterie.runtime.service"))
     return "serving" if is_server else module.package
 
@@ -71,7 +85,8 @@ def distributions(part: str) -> dict[str, str]:
     found = {}
     for module in (each for each in modules() if part_of(each) == part):
         for each in module.imports:
-            top = "google.rpc" if each.module.startswith("google.rpc") else each.module.split(".")[0]
+            second = ".".join(each.module.split(".")[:2])
+            top = second if second in SHARED else each.module.split(".")[0]
             if top != "coterie" and top not in sys.stdlib_module_names:
                 (owner,) = {normal(name) for name in owners()[top]}
                 found[owner] = f"{module.name}:{each.line}"
@@ -86,9 +101,17 @@ def test_a_part_imports_only_what_its_extra_installs(part: str) -> None:
     assert {name: where for name, where in distributions(part).items() if name not in declared} == {}
 
 
-@pytest.mark.parametrize("extra", ["serve", "train", "export", "sign"])
-def test_an_extra_installs_only_what_its_part_needs(extra: str) -> None:
-    part = {"serve": "serving", "train": "training", "export": "exporter", "sign": "signing"}[extra]
+@pytest.mark.parametrize(
+    ("extra", "part"),
+    [
+        ("serve", "serving"),
+        ("train", "training"),
+        ("export", "exporter"),
+        ("sign", "signing"),
+        ("otel", "telemetry"),
+    ],
+)
+def test_an_extra_installs_only_what_its_part_needs(extra: str, part: str) -> None:
     assert names(EXTRAS[extra]) - set(distributions(part)) - set(BESIDE) == set()
 
 
@@ -97,7 +120,7 @@ def test_the_base_installs_only_what_embedding_and_the_command_line_need() -> No
 
 
 def test_all_is_every_extra_that_runs_anywhere() -> None:
-    assert EXTRAS["all"] == [f"coterie[serve,train,export,{','.join(OPTIONS)},sign]"]
+    assert EXTRAS["all"] == [f"coterie[serve,train,export,{','.join(OPTIONS)},sign,otel]"]
 
 
 def test_every_dependency_has_a_version_in_the_constraints() -> None:

@@ -22,14 +22,19 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> HandMade:
     return write_bundle(tmp_path_factory.mktemp("texts") / "bundle", text=True)
 
 
-@pytest.fixture(params=["router", "task"])
+WAYS = [(mode, weights) for mode in ("router", "task") for weights in ("fast", "shared")]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
 def engine(request: pytest.FixtureRequest, features: HandMade) -> Engine:
-    return load(features.path, mode=request.param, threads=1)
+    mode, weights = request.param
+    return load(features.path, mode=mode, weights=weights, threads=1)
 
 
-@pytest.fixture(params=["router", "task"])
+@pytest.fixture(params=WAYS, ids="-".join)
 def text_engine(request: pytest.FixtureRequest, texts: HandMade) -> Engine:
-    return load(texts.path, mode=request.param, threads=1)
+    mode, weights = request.param
+    return load(texts.path, mode=mode, weights=weights, threads=1)
 
 
 @pytest.fixture(scope="session")

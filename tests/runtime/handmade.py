@@ -249,7 +249,7 @@ def _router_graph(store: _Store, *, text: bool) -> onnx.ModelProto:
         store.tensor("heads.bias", (count, WIDEST)),
         helper.make_tensor("assignment", TensorProto.INT64, [count], ASSIGNMENT),
         helper.make_tensor("valid", TensorProto.FLOAT, [count, WIDEST], valid),
-        helper.make_tensor("lowest", TensorProto.FLOAT, [], [-1e30]),
+        helper.make_tensor("lowest", TensorProto.FLOAT, [], [-np.inf]),
         helper.make_tensor("last", TensorProto.INT64, [1], [-1]),
         helper.make_tensor("middle", TensorProto.INT64, [1], [1]),
         *(

@@ -183,7 +183,7 @@ def test_one_string_is_one_text_and_long_texts_are_cut(text_engine: Engine, text
 def test_many_threads_get_the_answers_that_one_gets(engine: Engine, features: HandMade) -> None:
     questions = [(name, features.inputs(1 + seed % 3, seed)) for seed in range(10) for name in features.names]
     expected = [engine.predict(*question).scores for question in questions]
-    fresh = Engine(engine.bundle, mode=engine.mode, threads=1)
+    fresh = Engine(engine.bundle, mode=engine.mode, weights=engine.weights, threads=1)
     for answers in hammer(lambda question: fresh.predict(*question), questions, threads=8):
         assert not isinstance(answers, Exception), answers
         for answer, scores in zip(answers, expected, strict=True):
@@ -198,8 +198,13 @@ def test_a_missing_provider_is_an_error_not_a_fallback(features: HandMade) -> No
 
 
 def test_all_wrong_options_are_reported_at_once(features: HandMade) -> None:
+    wrong: dict[str, Any] = {"mode": "both", "weights": "heavy", "providers": ["NoSuchProvider"]}
     with pytest.raises(ConfigError) as caught:
-        load(features.path, providers=["NoSuchProvider"], threads=0)
-    assert len(caught.value.problems) == 2
-    with pytest.raises(ConfigError, match="mode"):
-        load(features.path, mode="both")  # type: ignore[arg-type]
+        load(features.path, **wrong, threads=0, session_bytes=-1)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "mode",
+        "weights",
+        "session_bytes",
+        "providers",
+        "threads",
+    ]

@@ -116,7 +116,7 @@ def dataset_of(
         weight=weight,
     )
     return Dataset(
-        input=features(inputs.shape[1]),
+        inputs=(features(inputs.shape[1]),),
         tasks=tuple(specs),
         splits={"train": split, "dev": split},
         sha256="0" * 64,

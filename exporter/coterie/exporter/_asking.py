@@ -10,8 +10,10 @@ import numpy.typing as npt
 
 from coterie.exporter._weights import Array
 from coterie.runtime.manifest import TensorSpec
+from coterie.training.several import Arrays, each, only, take
 
 Indices = npt.NDArray[np.int64]
+Inputs = tuple[TensorSpec, ...]
 
 LARGE = 1001
 """A large batch, and an odd one."""
@@ -71,37 +73,42 @@ def batch_sizes(count: int) -> list[int]:
     return sorted({0, 1, min(count, 2), min(count, count // 2 | 1), count})
 
 
-def few_lengths(spec: TensorSpec, samples: Array) -> Iterator[Array]:
+def few_lengths(inputs: Inputs, samples: Arrays) -> Iterator[Arrays]:
     """Yield the samples as they are, and cut to half their length and to 1 where that is open."""
     yield samples
-    longest = _longest(spec, samples)
-    yield from (cut(spec, samples, length) for length in {longest // 2, 1} if 0 < length < longest)
+    longest = _longest(inputs, samples)
+    yield from (cut(inputs, samples, length) for length in {longest // 2, 1} if 0 < length < longest)
 
 
-def every_length(spec: TensorSpec, samples: Array) -> Iterator[Array]:
+def every_length(inputs: Inputs, samples: Arrays) -> Iterator[Arrays]:
     """Yield a few samples cut to every length from 1 to theirs; nothing where no length is open."""
-    longest = _longest(spec, samples)
+    longest = _longest(inputs, samples)
     short = min(_EVERY_LENGTH, longest)
     spread = np.linspace(short, longest, _EVERY_LENGTH).astype(int).tolist() if longest else []
     for length in sorted({*range(1, short + 1), *spread}):
-        yield cut(spec, samples[:_FEW], length)
+        yield cut(inputs, take(samples, slice(_FEW)), length)
 
 
-def large_length(spec: TensorSpec, samples: Array) -> Array:
+def large_length(inputs: Inputs, samples: Arrays) -> Arrays:
     """Return the samples in a length at which many of them can be asked at once."""
-    return cut(spec, samples, _LARGE_LENGTH)
+    return cut(inputs, samples, _LARGE_LENGTH)
 
 
-def cut(spec: TensorSpec, samples: Array, length: int) -> Array:
+def cut(inputs: Inputs, samples: Arrays, length: int) -> Arrays:
     """Return the samples with every open dimension cut to a length."""
+    return only(tuple(_cut(spec, array, length) for spec, array in zip(inputs, each(samples), strict=True)))
+
+
+def _cut(spec: TensorSpec, array: Array, length: int) -> Array:
     for axis in _open_axes(spec):
-        samples = samples.take(range(min(length, samples.shape[axis])), axis=axis)
-    return samples
+        array = array.take(range(min(length, array.shape[axis])), axis=axis)
+    return array
 
 
-def _longest(spec: TensorSpec, samples: Array) -> int:
+def _longest(inputs: Inputs, samples: Arrays) -> int:
     """Return the largest size of an open dimension; 0 where there is none."""
-    return max((samples.shape[axis] for axis in _open_axes(spec)), default=0)
+    pairs = zip(inputs, each(samples), strict=True)
+    return max((array.shape[axis] for spec, array in pairs for axis in _open_axes(spec)), default=0)
 
 
 def _open_axes(spec: TensorSpec) -> list[int]:

@@ -60,18 +60,22 @@ class BoundBlock:
         )
         return (id(self.trace), id(self.rewrite), *parts)
 
-    def run(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
-        """Add the block's nodes to a graph, ``[R, ...] -> [R, ...]``; R may be 0."""
+    def run(self, builder: GraphBuilder, *states: ir.Value) -> ir.Value:
+        """Add the block's nodes to a graph, ``[R, ...] -> [R, ...]``; R may be 0.
+
+        The states are one value, or one of each input that the block joins.
+        """
         with builder.scope(self.name):
             if not self.trace.needs_rows:
                 return self._copy(builder, states)
             return self._guarded(builder, states)
 
-    def _copy(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+    def _copy(self, builder: GraphBuilder, states: Sequence[ir.Value]) -> ir.Value:
         half = self.rewrite is not None and self.rewrite.half
-        if half and self.trace.states.dtype == ir.DataType.FLOAT:
-            states = builder.op("Cast", states, to=int(ir.DataType.FLOAT16))
-        values = {self.trace.states: states}
+        values = {}
+        for value, given in zip(self.trace.states, states, strict=True):
+            narrow = half and value.dtype == ir.DataType.FLOAT
+            values[value] = builder.op("Cast", given, to=int(ir.DataType.FLOAT16)) if narrow else given
         for value, (name, tensor) in self.tensors.items():
             if isinstance(tensor, TensorRef):
                 values[value] = builder.weight(tensor, name)
@@ -84,7 +88,7 @@ class BoundBlock:
         result = builder.copy(self.trace.body, values, self.rewrite.lowered)[self.trace.output]
         return builder.op("Cast", result, to=int(ir.DataType.FLOAT)) if half else result
 
-    def _guarded(self, builder: GraphBuilder, states: ir.Value) -> ir.Value:
+    def _guarded(self, builder: GraphBuilder, states: Sequence[ir.Value]) -> ir.Value:
         """Run the block only where there are rows: its kernels would end the process without any."""
         graphs: list[ir.Graph] = []
         some: list[ir.Value] = []
@@ -93,9 +97,9 @@ class BoundBlock:
         none: list[ir.Value] = []
         with builder.branch(none, graphs, f"{self.name}/else"):
             # The states themselves are empty here: in another shape they are the empty result.
-            empty = builder.op("Cast", states, to=int(ir.DataType.FLOAT))
-            none.append(builder.op("Reshape", empty, self._empty_shape(builder, states), allowzero=1))
-        rows = builder.op("Shape", states, start=0, end=1)
+            empty = builder.op("Cast", states[0], to=int(ir.DataType.FLOAT))
+            none.append(builder.op("Reshape", empty, self._empty_shape(builder, states[0]), allowzero=1))
+        rows = builder.op("Shape", states[0], start=0, end=1)
         any_rows = builder.op("Greater", rows, builder.integers(0))
         then_branch, else_branch = graphs
         return builder.op("If", any_rows, then_branch=then_branch, else_branch=else_branch)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from coterie.exporter._verify import Checked, GraphSession, Reference, verify
-from coterie.exporter._weights import Array
 from coterie.runtime.manifest import Parity
+from coterie.training.several import Arrays
 
 _ALL = 100
 """Up to so many task graphs are all asked."""
@@ -38,7 +38,7 @@ def sample(tasks: Sequence[int], share: float | None) -> set[int]:
 def check(
     checked: Checked,
     reference: Reference,
-    samples: Array,
+    samples: Arrays,
     *,
     tolerance: float,
     share: float | None,

@@ -25,7 +25,7 @@ from coterie.exporter._sizes import cut_bytes, dense_bytes, kind_sizes, standalo
 from coterie.exporter._states import check_samples
 from coterie.exporter._task_graph import task_graph
 from coterie.exporter._verify import Checked, Reference
-from coterie.exporter._weights import Array, WeightFile
+from coterie.exporter._weights import WeightFile
 from coterie.runtime._graph_check import check_graph
 from coterie.runtime._safetensors import TensorIndex, read_index
 from coterie.runtime.errors import ExportError, IntegrityError
@@ -39,6 +39,7 @@ from coterie.runtime.manifest import (
     TextSpec,
 )
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Task name to split to metric name to value."""
@@ -53,7 +54,7 @@ def export(
     destination: Path,
     *,
     reference: Reference,
-    samples: Array,
+    samples: Arrays,
     provenance: Provenance,
     text: tuple[Path, TextSpec] | None = None,
     metrics: Metrics | None = None,
@@ -72,7 +73,8 @@ def export(
         frozen: The model; blocks that no task uses are left out.
         destination: The bundle's folder. It appears whole or not at all.
         reference: The torch model as trained, ``(inputs [R, ...], row [B], task [B]) -> scores [B, C]``.
-        samples: Real inputs of a validation split, ``[n, ...]``; the first 64 are asked of every graph.
+        samples: Real inputs of a validation split, ``[n, ...]``, of a model with several inputs one array of
+            each; the first 64 are asked of every graph.
         provenance: Where the model comes from.
         text: The tokenizer's file and how it is used, when the input is text.
         metrics: What each task scored; values that are not finite are left out.
@@ -95,7 +97,7 @@ def export(
     metrics = metrics or {}
     _check_arguments(frozen, name, tolerance, verify_share, metrics)
     narrowing.check()
-    check_samples(frozen.input, samples)
+    check_samples(frozen.inputs, samples)
     destination = Path(destination)
     with staged_folder(destination, overwrite=overwrite) as folder:
         previous = Previous.at(destination)
@@ -109,13 +111,13 @@ def export(
         if text is not None:
             _copy_tokenizer(folder, *text)
         checked = Checked(
-            folder, model.input, model.tasks, graphs, ROUTER_FILE, rounding_of(narrowing.precision)
+            folder, model.inputs, model.tasks, graphs, ROUTER_FILE, rounding_of(narrowing.precision)
         )
         contents = Contents(folder, weights)
         known = {} if previous is None else previous.known(contents, checked, provenance, tolerance)
         manifest = Manifest(
             name=name,
-            inputs=(model.input,),
+            inputs=model.inputs,
             text=None if text is None else text[1],
             tasks=tuple(
                 TaskEntry(task=task, graph=graph, metrics=_finite(metrics.get(task.name, {})))

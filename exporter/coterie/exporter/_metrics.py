@@ -13,6 +13,7 @@ from torch import Tensor
 from coterie.exporter._verify import Checked, GraphSession, Reference
 from coterie.runtime.errors import ParityError
 from coterie.runtime.manifest import Manifest
+from coterie.training.several import Tensors, apply
 
 Scores = Mapping[str, Mapping[str, float]]
 """Task name to metric name to value."""
@@ -55,8 +56,9 @@ def router_of(checked: Checked) -> Reference:
     """Return a bundle's router as a model of tensors."""
     session = GraphSession(checked.folder, checked.router)
 
-    def answer(inputs: Tensor, row: Tensor, task: Tensor) -> Tensor:
-        feeds = {checked.input.name: inputs.numpy(), "row": row.numpy(), "task": task.numpy()}
+    def answer(inputs: Tensors, row: Tensor, task: Tensor) -> Tensor:
+        given = checked.feeds(apply(Tensor.numpy, inputs))
+        feeds = {**given, "row": row.numpy(), "task": task.numpy()}
         return torch.from_numpy(session.run(feeds)["scores"])
 
     return answer
@@ -117,7 +119,7 @@ def _largest(scores: Scores, known: Scores) -> tuple[str, float]:
 
 
 def _side_by_side(router: Reference, reference: Reference, tolerance: float, against: str) -> Reference:
-    def answer(inputs: Tensor, row: Tensor, task: Tensor) -> Tensor:
+    def answer(inputs: Tensors, row: Tensor, task: Tensor) -> Tensor:
         got = router(inputs, row, task)
         with torch.no_grad():
             wanted = reference(inputs, row, task).detach().cpu()

@@ -6,20 +6,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import onnx_ir as ir
+
 from coterie.exporter._bind import Binder, BoundBlock
+from coterie.exporter._builder import GraphBuilder
 from coterie.exporter._heads import HeadGroup, stack_heads
 from coterie.exporter._precision._heads import keep_heads
 from coterie.exporter._states import StageInput, StateShape, stage_inputs
 from coterie.exporter._trace import Tracer
-from coterie.exporter._weights import Array, WeightStore
+from coterie.exporter._weights import WeightStore
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Precision, TensorSpec, TensorUse
 from coterie.runtime.plan import SharingPlan, StagePlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import LinearHead
 from coterie.training.frozen import FrozenBank, FrozenModel
+from coterie.training.several import Arrays, each
 
 _RESERVED_INPUTS = {"row", "task", "scores", "probabilities"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where states begin.
+
+    Attributes:
+        states: ``[R, ...]``, one for each input.
+        shape: Shape of one.
+        stage: The first stage that takes them.
+    """
+
+    states: ir.Value
+    shape: StateShape
+    stage: int
 
 
 @dataclass(frozen=True)
@@ -27,7 +46,7 @@ class BoundModel:
     """Everything that the graphs are made of.
 
     Attributes:
-        input: The model's input.
+        inputs: The model's inputs.
         tasks: What each task answers.
         plan: The sharing plan, without blocks that no task uses.
         blocks: For each stage but the last its blocks.
@@ -36,7 +55,7 @@ class BoundModel:
             what they hand on.
     """
 
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     tasks: tuple[TaskSpec, ...]
     plan: SharingPlan
     blocks: tuple[tuple[BoundBlock, ...], ...]
@@ -48,19 +67,27 @@ class BoundModel:
         """Largest number of outputs of a task, C."""
         return max(task.width for task in self.tasks)
 
-    def input_dims(self) -> list[int | str]:
-        """Return the input's shape, ``[R, ...]``, with names for dimensions of any size."""
-        dims = self.input.shape[1:]
-        return ["R", *(f"L{axis}" if size is None else size for axis, size in enumerate(dims, start=1))]
+    def input_dims(self, spec: TensorSpec) -> list[int | str]:
+        """Return an input's shape, ``[R, ...]``, with names for dimensions of any size."""
+        of = "" if len(self.inputs) == 1 else f"{spec.name}."
+        dims = enumerate(spec.shape[1:], start=1)
+        return ["R", *(f"{of}L{axis}" if size is None else size for axis, size in dims)]
+
+    def add_inputs(self, builder: GraphBuilder) -> list[ir.Value]:
+        """Add the inputs to a graph."""
+        return [builder.input(spec.name, spec.dtype, self.input_dims(spec)) for spec in self.inputs]
+
+    def enter(self, builder: GraphBuilder, inputs: Sequence[ir.Value]) -> Entry:
+        """Return what of the inputs the stages take: the only one, or what the first stage joins them to."""
+        if len(inputs) == 1:
+            return Entry(inputs[0], StateShape(self.inputs[0].shape[1:]), 0)
+        with builder.scope(self.plan.stages[0].name):
+            return Entry(self.blocks[0][0].run(builder, *inputs), self.results[0], 1)
 
     def answer_dims(self, batch: str, width: int) -> list[int | str]:
         """Return the shape of answers: ``[batch, width]``, or of each word ``[batch, L, width]``."""
-        words = self.input_dims()[1:2] if self.tasks[0].kind == "tagging" else []
+        words = self.input_dims(self.inputs[0])[1:2] if self.tasks[0].kind == "tagging" else []
         return [batch, *words, width]
-
-    def input_shape(self) -> StateShape:
-        """Return the shape of one input."""
-        return StateShape(self.input.shape[1:])
 
     def head_of(self, block: int) -> HeadGroup:
         """Return the group of a block of the last stage."""
@@ -102,7 +129,7 @@ def prune(frozen: FrozenModel) -> FrozenModel:
 
 def bind_model(
     frozen: FrozenModel,
-    samples: Array,
+    samples: Arrays,
     store: WeightStore,
     on_progress: Callable[[str], None],
     *,
@@ -131,7 +158,7 @@ def bind_model(
             continue
         banks.append(_bind_bank(tracer, binder, stage, bank, given))
     shapes = tuple(
-        bank[0].trace.shape if stage.stitches is None else following.shape
+        bank[0].trace.shape if stage.stitches is None else _only_shape(following)
         for stage, bank, following in zip(frozen.plan.stages, banks, inputs[1:], strict=False)
     )
     if len(banks) == len(frozen.plan.stages):
@@ -140,7 +167,7 @@ def bind_model(
         tagging = frozen.tasks[0].kind == "tagging"
         keep = partial(keep_heads, store, sequences=tagging, precision=precision)
         heads = stack_heads(dict(enumerate(frozen.banks[-1].tensors)), keep)
-    return BoundModel(frozen.input, frozen.tasks, frozen.plan, tuple(banks), tuple(heads), shapes)
+    return BoundModel(frozen.inputs, frozen.tasks, frozen.plan, tuple(banks), tuple(heads), shapes)
 
 
 def _bind_bank(
@@ -150,7 +177,7 @@ def _bind_bank(
     for index, (block, tensors) in enumerate(zip(stage.blocks, bank.tensors, strict=True)):
         taken = given.blocks[index]
         try:
-            trace = tracer.trace(bank.architecture(index), tensors, taken.example, taken.shape)
+            trace = tracer.trace(bank.architecture(index), tensors, taken)
         except ExportError as error:
             raise ExportError(f"stage {stage.name!r}, block {block.name!r}: {error}") from error
         blocks.append(binder.bind(block.name, trace, tensors))
@@ -166,6 +193,11 @@ def _bind_bank(
     if stage.combine == "concat" and (not dims or dims[-1] is None):
         raise ExportError(f"the results of stage {stage.name!r}, {dims}, have no fixed last axis to join")
     return tuple(blocks)
+
+
+def _only_shape(given: StageInput) -> StateShape:
+    (shape,) = each(given.shape)
+    return shape
 
 
 def _block_heads(frozen: FrozenModel, bank: Sequence[BoundBlock]) -> list[HeadGroup]:
@@ -204,10 +236,21 @@ def _check(frozen: FrozenModel) -> None:
             raise ExportError(
                 f"the blocks of stage {stage.name!r} are in training mode: freeze the model again"
             )
-    if frozen.input.name in _RESERVED_INPUTS:
-        raise ExportError(f"the input is called {frozen.input.name!r}, as a tensor of the router: rename it")
+    _check_inputs(frozen)
     if type(frozen.banks[-1].template) is LinearHead:
         for task, used in zip(frozen.tasks, head.uses, strict=True):
             width = int(frozen.banks[-1].tensors[used[0]]["bias"].shape[0])
             if width != task.width:
                 raise ExportError(f"task {task.name!r} has {task.width} outputs, its head {width}")
+
+
+def _check_inputs(frozen: FrozenModel) -> None:
+    first = frozen.plan.stages[0]
+    inputs = [spec.name for spec in frozen.inputs]
+    for name in inputs:
+        if name in _RESERVED_INPUTS or inputs.count(name) > 1:
+            raise ExportError(f"an input is called {name!r}, as another tensor of the router: rename it")
+    if len(inputs) > 1 and (first.kind != "hard" or len(first.blocks) != 1):
+        raise ExportError("a model of several inputs begins with one block that joins them: freeze it again")
+    if len(inputs) > 1 and any(task.kind == "tagging" for task in frozen.tasks):
+        raise ExportError("a tagging answers each word of one text: a model of taggings has one input")

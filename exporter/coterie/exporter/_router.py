@@ -42,13 +42,15 @@ def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
     task's own width are 0. R and B may be 0. A row or task out of range is an error of the session.
     """
     builder = GraphBuilder("router", weights)
-    inputs = builder.input(model.input.name, model.input.dtype, model.input_dims())
+    inputs = model.add_inputs(builder)
     row = builder.input("row", "int64", ["B"])
     task = builder.input("task", "int64", ["B"])
-    every = Flow(inputs, model.input_shape(), None)
+    entry = model.enter(builder, inputs)
+    every = Flow(entry.states, entry.shape, None)
     # Through a table of all rows: a row out of range fails here, instead of reading another block's results.
-    flow = Flow(inputs, every.shape, builder.op("Gather", positions(builder, every), row, axis=0))
-    for number, stage in enumerate(model.plan.stages[:-1]):
+    flow = Flow(entry.states, every.shape, builder.op("Gather", positions(builder, every), row, axis=0))
+    for number in range(entry.stage, len(model.plan.stages) - 1):
+        stage = model.plan.stages[number]
         with builder.scope(stage.name):
             flow = _stage(builder, model, number, flow, task)
     with builder.scope(model.plan.stages[-1].name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def export_standalone(bundle_path: Path, task: str, destination_file: Path) -> N
     with tempfile.TemporaryDirectory() as scratch:
         alone = Path(scratch) / "task.onnx"
         alone.write_bytes(content)
-        _check_identical(folder, graph, alone, manifest.inputs[0])
+        _check_identical(folder, graph, alone, manifest.inputs)
     write_file(Path(destination_file), content)
 
 
@@ -65,16 +66,16 @@ def _graph_of(manifest: Manifest, task: str) -> str:
     raise ExportError(f"the bundle has no task {task!r}; it has {names}")
 
 
-def _check_identical(folder: Path, graph: str, alone: Path, spec: TensorSpec) -> None:
+def _check_identical(folder: Path, graph: str, alone: Path, inputs: Sequence[TensorSpec]) -> None:
     original, copy = GraphSession(folder, graph), GraphSession(alone.parent, alone.name)
     for rows in _ROWS:
-        feeds = {spec.name: _inputs(spec, rows)}
+        feeds = {spec.name: _values(spec, rows) for spec in inputs}
         wanted, got = original.run(feeds), copy.run(feeds)
         if wanted.keys() != got.keys() or not all(np.array_equal(wanted[key], got[key]) for key in wanted):
             raise ParityError(f"the file made from {graph} answers differently at batch size {rows}")
 
 
-def _inputs(spec: TensorSpec, rows: int) -> Array:
+def _values(spec: TensorSpec, rows: int) -> Array:
     """Return inputs of the right type and shape; ids are 0 and 1, which every vocabulary has."""
     generator = np.random.default_rng(0)
     shape = [rows, *(_LENGTH if size is None else size for size in spec.shape[1:])]

@@ -13,8 +13,9 @@ from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.plan import StagePlan
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays, Tensors, apply, each, only
 
-_EXAMPLE_ROWS = (3, 5, 7, 11, 13)
+_EXAMPLE_ROWS = tuple(range(3, 100, 2))
 _EXAMPLE_LENGTH = 8
 
 
@@ -46,21 +47,31 @@ def state_after(stage: StagePlan, result: StateShape) -> StateShape:
 class StageInput:
     """What a stage or a block takes: an example to trace with, ``[R, ...]``, and its shape.
 
+    Of what joins several inputs these are tuples, one of each input.
+
     Attributes:
         blocks: Of a stage, what each of its blocks takes; of a block nothing.
     """
 
-    example: Tensor
-    shape: StateShape
+    example: Tensors
+    shape: StateShape | tuple[StateShape, ...]
     blocks: tuple[StageInput, ...] = ()
 
 
-def check_samples(spec: TensorSpec, samples: Array) -> None:
+def check_samples(inputs: tuple[TensorSpec, ...], samples: Arrays) -> None:
     """Check that the samples are inputs of the model.
 
     Raises:
-        ExportError: If there are none, or their type or shape is another.
+        ExportError: If there are none, or their number, their type or their shape is another.
     """
+    if len(each(samples)) != len(inputs) or len({len(array) for array in each(samples)}) > 1:
+        names = ", ".join(repr(spec.name) for spec in inputs)
+        raise ExportError(f"the samples are not of the inputs {names}: give one array of each, n rows each")
+    for spec, array in zip(inputs, each(samples), strict=True):
+        _check_samples(spec, array)
+
+
+def _check_samples(spec: TensorSpec, samples: Array) -> None:
     wanted = f"{spec.dtype} {('n', *spec.shape[1:])}"
     fits = len(samples.shape) == len(spec.shape) and all(
         size is None or size == actual for size, actual in zip(spec.shape[1:], samples.shape[1:], strict=True)
@@ -74,30 +85,42 @@ def check_samples(spec: TensorSpec, samples: Array) -> None:
         raise ExportError("no samples: an export is checked on real inputs, give at least one")
 
 
-def stage_inputs(frozen: FrozenModel, samples: Array) -> list[StageInput]:
+def stage_inputs(frozen: FrozenModel, samples: Arrays) -> list[StageInput]:
     """Return what each stage takes, from real inputs ``[n, ...]``."""
-    first = _example(frozen.input, samples, _EXAMPLE_LENGTH)
-    second = _example(frozen.input, samples, _EXAMPLE_LENGTH + 1)
+    first: Tensors = _examples(frozen.inputs, samples, _EXAMPLE_LENGTH)
+    second: Tensors = _examples(frozen.inputs, samples, _EXAMPLE_LENGTH + 1)
     result = []
     for number in range(len(frozen.banks)):
         taken = zip(frozen.taken(number, first), frozen.taken(number, second), strict=True)
-        blocks = tuple(StageInput(one.contiguous(), _open_shape(one, other)) for one, other in taken)
+        blocks = tuple(
+            StageInput(apply(Tensor.contiguous, one), _open_shape(one, other)) for one, other in taken
+        )
         result.append(StageInput(first, _open_shape(first, second), blocks))
         # Contiguous: the tracer would take a column's strides for sizes of the batch.
         first, second = (frozen.handed_on(number, 0, states).contiguous() for states in (first, second))
     return result
 
 
-def _open_shape(first: Tensor, second: Tensor) -> StateShape:
+def _open_shape(first: Tensors, second: Tensors) -> StateShape | tuple[StateShape, ...]:
     """Return the shape of states, open where those of two lengths differ."""
-    dims = (a if a == b else None for a, b in zip(first.shape[1:], second.shape[1:], strict=True))
-    return StateShape(tuple(dims))
+    shapes = []
+    for one, other in zip(each(first), each(second), strict=True):
+        dims = (a if a == b else None for a, b in zip(one.shape[1:], other.shape[1:], strict=True))
+        shapes.append(StateShape(tuple(dims)))
+    return only(tuple(shapes))
 
 
-def _example(spec: TensorSpec, samples: Array, length: int) -> Tensor:
+def _examples(inputs: tuple[TensorSpec, ...], samples: Arrays, length: int) -> Tensors:
     """Return a few samples, every open dimension cut or padded with zeros to a length."""
     # Equal sizes of two dimensions would make the tracer take them for one.
-    rows = next(size for size in _EXAMPLE_ROWS if size not in samples.shape[1:] and size != length)
+    sizes = {length, *(size for array in each(samples) for size in array.shape[1:])}
+    rows = next(size for size in _EXAMPLE_ROWS if size not in sizes)
+    return only(
+        tuple(_example(spec, array, rows, length) for spec, array in zip(inputs, each(samples), strict=True))
+    )
+
+
+def _example(spec: TensorSpec, samples: Array, rows: int, length: int) -> Tensor:
     chosen = samples[np.arange(rows) % len(samples)]
     for axis, size in enumerate(spec.shape):
         if axis > 0 and size is None:

@@ -16,14 +16,16 @@ from coterie.runtime.plan import StagePlan
 def task_graph(model: BoundModel, weights: WeightFile, task: int) -> ir.Model:
     """Return one task's graph.
 
-    Its input is the model's; its outputs are ``scores [R, C]`` and, unless the task is a regression,
+    Its inputs are the model's; its outputs are ``scores [R, C]`` and, unless the task is a regression,
     ``probabilities [R, C]``; a tagging's are ``[R, L, C]``, and what padding answers means nothing. R may
     be 0.
     """
     spec = model.tasks[task]
     builder = GraphBuilder("task", weights)
-    states = builder.input(model.input.name, model.input.dtype, model.input_dims())
-    for number, stage in enumerate(model.plan.stages[:-1]):
+    entry = model.enter(builder, model.add_inputs(builder))
+    states = entry.states
+    for number in range(entry.stage, len(model.plan.stages) - 1):
+        stage = model.plan.stages[number]
         used, mixture = stage.uses[task], stage.weights[task]
         if stage.stitches is not None:
             layers = run_columns(builder, stage.stitches, model.blocks[number], states, used)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from coterie.exporter._states import StateShape
+from coterie.exporter._states import StageInput, StateShape
 from coterie.runtime.errors import ExportError
 from coterie.training.blocks import Block
+from coterie.training.several import Tensors, apply, each
 
 OPSET = 18
 """Old enough for every ONNX Runtime that a bundle's graphs may meet, new enough for all that they need."""
@@ -37,7 +38,8 @@ class Trace:
     """One architecture as ONNX nodes.
 
     Attributes:
-        states: The value that stands for the block's input, ``[R, ...]``.
+        states: The value that stands for the block's input, ``[R, ...]``; of a block that joins several
+            inputs one for each.
         parameters: Parameter name to the value that stands for it.
         constants: Values that the tracer fixed, the same for every block.
         prologue: Nodes that depend on parameters and constants alone, in order.
@@ -50,7 +52,7 @@ class Trace:
         needs_rows: Whether a kernel of the body cannot take zero rows.
     """
 
-    states: ir.Value
+    states: tuple[ir.Value, ...]
     parameters: Mapping[str, ir.Value]
     constants: tuple[ir.Value, ...]
     prologue: tuple[ir.Node, ...]
@@ -69,25 +71,23 @@ class Tracer:
     def __init__(self) -> None:
         self._traces: dict[object, Trace] = {}
 
-    def trace(
-        self, template: Block, tensors: Mapping[str, Tensor], example: Tensor, shape: StateShape
-    ) -> Trace:
+    def trace(self, template: Block, tensors: Mapping[str, Tensor], given: StageInput) -> Trace:
         """Return the trace of a block.
 
         Args:
             template: The architecture, in evaluation mode.
             tensors: One block's parameters and buffers; only their types and shapes matter.
-            example: States to trace with, ``[R, ...]``.
-            shape: Which dimensions of the states differ from batch to batch.
+            given: States to trace with, ``[R, ...]``, and which dimensions differ from batch to batch.
 
         Raises:
             ExportError: If the block cannot be expressed in ONNX with a batch of any size.
         """
         signature = tuple((name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in tensors.items())
-        key = (architecture(template), signature, str(example.dtype), shape)
+        dtypes = tuple(str(states.dtype) for states in each(given.example))
+        key = (architecture(template), signature, dtypes, given.shape)
         if key not in self._traces:
-            graph = _traced_graph(template, tensors, example, shape)
-            self._traces[key] = _split(graph, tuple(tensors))
+            graph = _traced_graph(template, tensors, given)
+            self._traces[key] = _split(graph, tuple(tensors), len(each(given.example)))
         return self._traces[key]
 
 
@@ -120,24 +120,21 @@ class _OpenBlock(nn.Module):
         self._template = (template,)
         self._names = names
 
-    def forward(self, states: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(self, states: Tensors, *parameters: Tensor) -> Tensor:
         tensors = dict(zip(self._names, parameters, strict=True))
         result: Tensor = functional_call(self._template[0], tensors, (states,))
         return result
 
 
-def _traced_graph(
-    template: Block, tensors: Mapping[str, Tensor], example: Tensor, shape: StateShape
-) -> ir.Graph:
-    dynamic = [0, *(axis for axis, size in enumerate(shape.dims, start=1) if size is None)]
-    dims: tuple[Any, ...] = (dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC),)
+def _traced_graph(template: Block, tensors: Mapping[str, Tensor], given: StageInput) -> ir.Graph:
+    dims: tuple[Any, ...] = (apply(_dynamic, given.shape),)
     if tensors:  # one entry for each argument that is there
         dims = (*dims, (None,) * len(tensors))
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 _OpenBlock(template, tuple(tensors)),
-                (example, *tensors.values()),
+                (given.example, *tensors.values()),
                 dynamo=True,
                 dynamic_shapes=dims,
                 opset_version=OPSET,
@@ -159,6 +156,12 @@ def _traced_graph(
     return model.graph
 
 
+def _dynamic(shape: StateShape) -> dict[int, Any]:
+    """Return the axes of states that differ from batch to batch."""
+    axes = [0, *(axis for axis, size in enumerate(shape.dims, start=1) if size is None)]
+    return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the tracer's notes about optional packages; they would repeat for each trace."""
@@ -173,11 +176,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _split(graph: ir.Graph, names: tuple[str, ...]) -> Trace:
+def _split(graph: ir.Graph, names: tuple[str, ...], given: int) -> Trace:
     _count_axes_from_the_front(graph)
-    states, *parameters = graph.inputs
+    states, parameters = tuple(graph.inputs[:given]), graph.inputs[given:]
     (output,) = graph.outputs
-    moving = {states}
+    moving = set(states)
     prologue, body = [], []
     for node in graph:
         if moving.isdisjoint(values_read(node)):
@@ -241,9 +244,9 @@ def values_read(node: ir.Node) -> set[ir.Value]:
     return values
 
 
-def _lengths(states: ir.Value, output: ir.Value) -> tuple[int | None, ...]:
+def _lengths(states: tuple[ir.Value, ...], output: ir.Value) -> tuple[int | None, ...]:
     """Return for each dimension of a result but the batch the states' axis of the same name, or None."""
-    named = enumerate(states.shape or ())
+    named = enumerate(states[0].shape or ())
     axes = {size.value: axis for axis, size in named if isinstance(size, ir.SymbolicDim)}
     dims = list(output.shape or ())[1:]
     return tuple(

@@ -26,8 +26,9 @@ from coterie.exporter._weights import Array
 from coterie.runtime.errors import ExportError, ParityError
 from coterie.runtime.manifest import Parity, TensorSpec
 from coterie.runtime.tasks import TaskSpec
+from coterie.training.several import Arrays, Tensors, apply, count, each, take
 
-Reference = Callable[[Tensor, Tensor, Tensor], Tensor]
+Reference = Callable[[Tensors, Tensor, Tensor], Tensor]
 """The torch model: ``(inputs [R, ...], row [B], task [B]) -> scores [B, C]``."""
 
 Floats = npt.NDArray[np.float32]
@@ -55,7 +56,7 @@ class Checked:
 
     Attributes:
         folder: Where the files lie.
-        input: The graphs' input.
+        inputs: The graphs' inputs.
         tasks: All tasks.
         graphs: Each task's file.
         router: The router's file.
@@ -63,17 +64,21 @@ class Checked:
     """
 
     folder: Path
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     tasks: Sequence[TaskSpec]
     graphs: Sequence[str]
     router: str
     rounding: Rounding | None = None
 
+    def feeds(self, inputs: Arrays) -> dict[str, Array]:
+        """Return inputs by their names in the graphs."""
+        return {spec.name: array for spec, array in zip(self.inputs, each(inputs), strict=True)}
+
 
 def verify(
     checked: Checked,
     reference: Reference,
-    samples: Array,
+    samples: Arrays,
     *,
     tolerance: float,
     tasks: Sequence[int] | None = None,
@@ -95,11 +100,11 @@ def verify(
         ParityError: If a graph's answer differs by more, or is not finite.
         ExportError: If a graph cannot be loaded or run.
     """
-    samples = samples[:_INPUTS]
+    samples = take(samples, slice(_INPUTS))
     chosen = range(len(checked.tasks)) if tasks is None else tasks
-    cases = [_Case(checked, reference, inputs) for inputs in few_lengths(checked.input, samples)]
-    lengths = [_Case(checked, reference, inputs) for inputs in every_length(checked.input, samples)]
-    large = _Case(checked, reference, large_length(checked.input, samples))
+    cases = [_Case(checked, reference, inputs) for inputs in few_lengths(checked.inputs, samples)]
+    lengths = [_Case(checked, reference, inputs) for inputs in every_length(checked.inputs, samples)]
+    large = _Case(checked, reference, large_length(checked.inputs, samples))
     thorough = {chosen[place] for place in (0, len(chosen) // 2, -1)} if len(chosen) else set()
     errors = {}
     for number in chosen:
@@ -118,16 +123,16 @@ def verify(
         _Comparison(tolerance, checked.rounding),
     )
     for case in cases:
-        asked = questions(len(case.inputs), len(checked.tasks))
+        asked = questions(len(case), len(checked.tasks))
         _check_router(checked, session, case, comparison, asked)
-    for case, rows in (*((case, len(case.inputs)) for case in lengths), (large, LARGE)):
-        _check_router(checked, session, case, comparison, [mixed(len(case.inputs), rows, len(checked.tasks))])
+    for case, rows in (*((case, len(case)) for case in lengths), (large, LARGE)):
+        _check_router(checked, session, case, comparison, [mixed(len(case), rows, len(checked.tasks))])
     comparison.check_share(session.file)
     return Parity(
         tolerance=tolerance,
         max_abs_error=max(comparison.rounded, *errors.values(), 0.0),
         graphs=len(errors) + 1,
-        inputs=len(samples),
+        inputs=count(samples),
         of=len(checked.tasks) + 1,
         tasks=errors,
     )
@@ -164,23 +169,25 @@ class GraphSession:
 class _Case:
     """Inputs, and the torch model's scores for them."""
 
-    def __init__(self, checked: Checked, reference: Reference, inputs: Array) -> None:
-        self.inputs = np.ascontiguousarray(inputs)
-        self._tensor = torch.from_numpy(self.inputs)
+    def __init__(self, checked: Checked, reference: Reference, inputs: Arrays) -> None:
+        self.inputs = apply(np.ascontiguousarray, inputs)
+        self._tensors = apply(torch.from_numpy, self.inputs)
         self._tasks = checked.tasks
         self._reference = reference
         self._width = max(task.width for task in self._tasks)
 
+    def __len__(self) -> int:
+        return count(self.inputs)
+
     def scores(self, task: int) -> Floats:
         """Return one task's scores for every input, ``[n, (L,) C]``."""
-        count = len(self.inputs)
-        return self.answers(np.arange(count), np.full(count, task))
+        return self.answers(np.arange(len(self)), np.full(len(self), task))
 
     def answers(self, row: npt.NDArray[np.int64], task: npt.NDArray[np.int64]) -> Floats:
         """Return the scores of questions, ``[B, (L,) C]``."""
         with torch.no_grad():
-            answer = self._reference(self._tensor, torch.from_numpy(row), torch.from_numpy(task))
-        words = self.inputs.shape[1:2] if self._tasks[0].kind == "tagging" else ()
+            answer = self._reference(self._tensors, torch.from_numpy(row), torch.from_numpy(task))
+        words = each(self.inputs)[0].shape[1:2] if self._tasks[0].kind == "tagging" else ()
         wanted = (len(row), *words, self._width)
         if tuple(answer.shape) != wanted:
             raise ExportError(f"the torch model answers {tuple(answer.shape)}, not {wanted}")
@@ -253,11 +260,11 @@ def _check_task(
 ) -> None:
     spec = checked.tasks[number]
     wanted = case.scores(number)
-    for rows in sizes or batch_sizes(len(case.inputs)):
+    for rows in sizes or batch_sizes(len(case)):
         batch = f"batch size {rows}"
-        take = np.arange(rows) % len(wanted)
-        answer = session.run({checked.input.name: case.inputs[take]})
-        comparison.check(session.file, batch, answer["scores"], wanted[take, ..., : spec.width])
+        chosen = np.arange(rows) % len(wanted)
+        answer = session.run(checked.feeds(take(case.inputs, chosen)))
+        comparison.check(session.file, batch, answer["scores"], wanted[chosen, ..., : spec.width])
         if ("probabilities" in answer) != (spec.kind != "regression"):
             raise ParityError(f"{session.file} has the outputs {session.outputs}, wrong for a {spec.kind}")
         if "probabilities" in answer:
@@ -271,7 +278,7 @@ def _check_router(
     for ask in asked:
         row, task = ask.row, ask.task
         batch = f"{len(ask.take)} inputs, {len(row)} questions"
-        answer = session.run({checked.input.name: case.inputs[ask.take], "row": row, "task": task})
+        answer = session.run({**checked.feeds(take(case.inputs, ask.take)), "row": row, "task": task})
         comparison.check(session.file, batch, answer["scores"], case.answers(ask.take[row], task))
         if "probabilities" in answer:
             expected = np.zeros_like(answer["scores"])

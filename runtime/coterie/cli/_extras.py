@@ -13,6 +13,7 @@ _PART_OF = {
         "grpc_reflection",
         "grpc_status",
         "google",
+        "opentelemetry",
         "prometheus_client",
         "starlette",
         "uvloop",

@@ -12,26 +12,27 @@ from typing import Any
 import numpy as np
 
 from coterie.runtime.errors import InvalidInputError
-from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.manifest import Manifest, TensorSpec
 
 FORMATS = (".json", ".npy", ".csv", ".txt")
 
 
-def read_inputs(source: str, spec: TensorSpec, *, text: bool) -> Any:
-    """Return what a file holds, as an engine takes it: texts, or an array ``[R, ...]``.
+def read_inputs(source: str, manifest: Manifest) -> Any:
+    """Return what a file holds, as an engine takes it: texts, an array ``[R, ...]``, or a list of objects.
 
     Args:
         source: A ``.json``, ``.npy``, ``.csv`` or ``.txt`` file; ``-`` is the standard input: JSON, or else
-            lines of text for a text bundle and CSV for any other.
-        spec: The tensor the bundle takes.
-        text: Whether the bundle takes texts.
+            lines of text for a text bundle and CSV for any other. Several inputs are read from JSON alone.
+        manifest: What the bundle takes.
 
     Raises:
         InvalidInputError: If the file cannot be read or is not what its name says.
     """
+    spec, text = manifest.inputs[0], manifest.text is not None
     if source == "-":
         content = sys.stdin.read()
         ending = ".json" if content.lstrip()[:1] in ("[", "{") else ".txt" if text else ".csv"
+        _check_several(ending, "the standard input", manifest)
         return _parse(ending, content, "the standard input", spec, text=text)
     path = Path(source)
     ending = path.suffix.lower()
@@ -39,6 +40,7 @@ def read_inputs(source: str, spec: TensorSpec, *, text: bool) -> Any:
         raise InvalidInputError(
             f"{source} is none of {', '.join(FORMATS)}: give one of these, or - for a pipe"
         )
+    _check_several(ending, source, manifest)
     try:
         if ending == ".npy":
             return np.load(path, allow_pickle=False)
@@ -49,6 +51,12 @@ def read_inputs(source: str, spec: TensorSpec, *, text: bool) -> Any:
         raise InvalidInputError(f"{source} is not UTF-8 text: save it as UTF-8") from error
     except (ValueError, EOFError) as error:
         raise InvalidInputError(f"{source} is not a NumPy file of numbers ({error})") from error
+
+
+def _check_several(ending: str, name: str, manifest: Manifest) -> None:
+    if len(manifest.inputs) > 1 and ending != ".json":
+        keys = ", ".join(f'"{spec.name}": ...' for spec in manifest.inputs)
+        raise InvalidInputError(f"{name}: the bundle has several inputs: give JSON, a list of {{{keys}}}")
 
 
 def _parse(ending: str, content: str, name: str, spec: TensorSpec, *, text: bool) -> Any:

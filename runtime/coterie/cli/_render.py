@@ -41,9 +41,10 @@ def show(summary: Mapping[str, Any], console: Console, *, rows: int | None) -> N
         rows: Longest table; the rest is counted. ``None`` is no limit.
     """
     verified = f", {summary['files']} files verified" if "files" in summary else ""
-    input_ = summary["input"]
-    takes = "text" if input_["text"] else f"{input_['dtype']} {_dims(input_['shape'])}"
-    what = f"a {summary['kind']} of {len(summary['tasks'])} tasks over {takes}"
+    takes = [_takes(each) for each in summary["inputs"]]
+    if len(takes) > 1:
+        takes = [f"{each['name']} ({what})" for each, what in zip(summary["inputs"], takes, strict=True)]
+    what = f"a {summary['kind']} of {len(summary['tasks'])} tasks over {' and '.join(takes)}"
     console.print(f"[bold]{escape(summary['name'])}[/]: {escape(what)}{verified}", highlight=False)
     for table in (
         _tasks(summary["tasks"], rows),
@@ -67,6 +68,10 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.2f} GiB"
+
+
+def _takes(spec: dict[str, Any]) -> str:
+    return "text" if spec["text"] else f"{spec['dtype']} {_dims(spec['shape'])}"
 
 
 def _dims(shape: Sequence[int | None]) -> str:

@@ -28,7 +28,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class _Source(NamedTuple):
-    input: TensorSpec
+    inputs: Sequence[TensorSpec]
     text: bool
     tasks: Sequence[tuple[TaskSpec, Metrics]]
     plan: SharingPlan
@@ -54,14 +54,17 @@ def summarise(folder: Path, *, public_key: Path | None = None) -> dict[str, Any]
     bundle = load_bundle(folder, public_key=public_key)
     manifest = bundle.manifest
     metrics = [(entry.task, entry.metrics) for entry in manifest.tasks]
-    source = _Source(manifest.inputs[0], manifest.text is not None, metrics, manifest.plan)
+    source = _Source(manifest.inputs, manifest.text is not None, metrics, manifest.plan)
     return {"kind": "bundle", "name": manifest.name, **_body(source), **_bundle_facts(folder, manifest)}
 
 
 def _body(source: _Source) -> dict[str, Any]:
     plan = source.plan
     return {
-        "input": {**source.input.model_dump(mode="json"), "text": source.text},
+        "inputs": [
+            {**spec.model_dump(mode="json"), "text": source.text and spec.dtype == "int64"}
+            for spec in source.inputs
+        ],
         "tasks": [
             {
                 **spec.model_dump(mode="json"),
@@ -166,7 +169,10 @@ def _read_run(folder: Path) -> _Source:
             (spec, {split: tasks[spec.name] for split, tasks in metrics.items() if spec.name in tasks})
             for spec in specs
         ]
-        return _Source(TensorSpec.model_validate(data["input"]), data["text"] is not None, by_task, plan)
+        # Runs of before there could be several have one, called so.
+        inputs = data["inputs"] if "inputs" in data else [data["input"]]
+        specs_of_inputs = [TensorSpec.model_validate(each) for each in inputs]
+        return _Source(specs_of_inputs, data["text"] is not None, by_task, plan)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "not what a training writes" if isinstance(error, ValidationError) else type(error).__name__
         raise CheckpointError(f"the run in {folder} is damaged ({reason}): train it again") from error

@@ -49,8 +49,7 @@ def diff(
     first, second = load_bundle(before), load_bundle(after)
     inputs: Any = None
     if source is not None:
-        manifest = second.manifest
-        inputs = read_inputs(source, manifest.inputs[0], text=manifest.text is not None)
+        inputs = read_inputs(source, second.manifest)
     changes = compare_bundles(first, second, inputs)
     if as_json:
         typer.echo(

@@ -12,11 +12,13 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from coterie.cli import (
+    bench,
     demo,
     deploy,
     diff,
     export,
     inspect,
+    key,
     keygen,
     predict,
     presets,
@@ -24,6 +26,7 @@ from coterie.cli import (
     rollback,
     serve,
     sign,
+    top,
     train,
     versions,
 )
@@ -71,7 +74,7 @@ def _help_of(function: Callable[..., None]) -> str:
 
 _COMMANDS = (
     *(train, presets, export, inspect, diff, sign, keygen, predict),
-    *(serve, deploy, promote, rollback, versions, demo),
+    *(serve, key, deploy, promote, rollback, versions, top, bench, demo),
 )
 for _module in _COMMANDS:
     _name = _module.__name__.rpartition(".")[2]
@@ -81,7 +84,7 @@ for _module in _COMMANDS:
         cls=Overridable if _module is train else TyperCommand,
         help=_help_of(_function),
         epilog=_module.EXAMPLES,
-        no_args_is_help=_module not in (presets, demo),
+        no_args_is_help=_module not in (presets, top, demo),
     )(_function)
 
 

@@ -20,7 +20,8 @@ EXAMPLES = (
     '$ coterie predict bundles/reviews --text "a fine book" --task books --task music\n\n'
     "$ coterie predict bundles/digits --input images.npy --task is_seven --json\n\n"
     "$ cat reviews.txt | coterie predict bundles/reviews --input -\n\n"
-    "JSON is a list of inputs; CSV a row for each input, of numbers or with a column called text."
+    "JSON is a list of inputs, of a bundle with several inputs a list of objects; CSV a row for each input, "
+    "of numbers or with a column called text."
 )
 
 
@@ -55,11 +56,8 @@ def predict(  # noqa: PLR0917 - typer passes them by name
     from coterie.runtime import load
 
     engine = load(bundle, public_key=public_key)
-    manifest = engine.bundle.manifest
     names = list(dict.fromkeys(task or [spec.name for spec in engine.tasks]))
-    inputs: Any = (
-        text if source is None else read_inputs(source, manifest.inputs[0], text=manifest.text is not None)
-    )
+    inputs: Any = text if source is None else read_inputs(source, engine.bundle.manifest)
     prediction = _ask(engine, inputs, names)
     if as_json:
         typer.echo(json.dumps({"answers": _answers(prediction, names)}, indent=1, ensure_ascii=False))

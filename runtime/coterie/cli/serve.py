@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from coterie.cli._extras import extra
 from coterie.cli._public_key import PublicKeyOption
 
+LogFormat = Literal["text", "json"]
+
 EXAMPLES = (
     "Examples:\n\n"
     "$ coterie serve bundles/reviews\n\n"
     "$ coterie serve bundles/reviews --host 0.0.0.0 --http-port 8000 --grpc-port 8001 --threads 1\n\n"
     "$ coterie serve bundles/reviews --public-key team.pub.pem\n\n"
+    "$ coterie serve bundles/reviews --keys keys.json --tls-cert server.pem --tls-key server.key\n\n"
     "$ curl localhost:3000/tasks\n\n"
     '$ curl localhost:3000/ask --json \'{"inputs": ["a fine book"]}\''
 )
@@ -36,6 +39,36 @@ def serve(  # noqa: PLR0917 - typer passes them by name
         ),
     ] = None,
     public_key: PublicKeyOption = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option(help="File of the API keys that requests must bring (coterie key makes them)."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Certificate in PEM; both transports then speak TLS only.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The certificate's private key in PEM.")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Authority in PEM, of whose certificates every client must show one."),
+    ] = None,
+    task_weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=NUMBER", help="How much more often than others a task has its turn; repeatable."
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How the workers write their log.", show_default="text")
+    ] = None,
+    access_log: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the answered requests that have a line in the log; 0 is no lines at all.",
+            show_default="1",
+        ),
+    ] = None,
 ) -> None:
     """Serve every task of a bundle over HTTP and gRPC from one process.
 
@@ -62,5 +95,20 @@ def serve(  # noqa: PLR0917 - typer passes them by name
             workers=workers,
             threads=threads,
             public_key=public_key,
+            keys=keys,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            task_weights=dict(map(_weight, task_weight)) if task_weight else None,
+            log_format=log_format,
+            access_log=access_log,
         )
     )
+
+
+def _weight(given: str) -> tuple[str, float]:
+    task, _, number = given.rpartition("=")
+    try:
+        return task, float(number)
+    except ValueError as error:
+        raise typer.BadParameter(f"{given!r} is no TASK=NUMBER", param_hint="--task-weight") from error

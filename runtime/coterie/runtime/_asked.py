@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,13 @@ class Asked:
     """B questions about R inputs.
 
     Attributes:
-        inputs: [R, ...], as the graphs take them.
+        inputs: Each input tensor of the model by its name, [R, ...], as the graphs take them.
         row: [B] int64, the input that each question is about.
         task: [B] int64, the task that it asks.
         spec: The one task asked, whose own width the answer has; ``None`` where any task may be asked.
     """
 
-    inputs: npt.NDArray[Any]
+    inputs: Mapping[str, npt.NDArray[Any]]
     row: npt.NDArray[np.int64]
     task: npt.NDArray[np.int64]
     spec: TaskSpec | None = None
@@ -32,6 +33,11 @@ class Asked:
         return len(self.row)
 
     @property
+    def distinct(self) -> int:
+        """R, the number of inputs that the questions are about."""
+        return len(next(iter(self.inputs.values())))
+
+    @property
     def nbytes(self) -> int:
         """Bytes that the questions hold while they wait."""
-        return self.inputs.nbytes + self.row.nbytes + self.task.nbytes
+        return sum(each.nbytes for each in self.inputs.values()) + self.row.nbytes + self.task.nbytes

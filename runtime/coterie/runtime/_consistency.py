@@ -15,6 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", re.ASCII)
 _GRAPH = ".onnx"
 """ONNX Runtime takes other endings for other formats, which are not checked."""
 
+_ROUTERS_OWN = frozenset({"row", "task"})
+
 _MOST_AXES = 32
 _MOST_ENTRIES = 1 << 28
 """Of one input, 1 GiB of float32: an engine makes one to warm up."""
@@ -45,10 +47,14 @@ def check_names(manifest: Manifest) -> None:
             )
     if manifest.plan.tasks != tuple(entry.task.name for entry in manifest.tasks):
         raise BundleError(f"{MANIFEST}: the sharing plan is of other tasks than the task list: {AGAIN}")
-    if manifest.text is not None and manifest.inputs[0].dtype != "int64":
-        raise BundleError(
-            f"{MANIFEST}: text needs an int64 token input, not {manifest.inputs[0].dtype}: {AGAIN}"
-        )
+    names = [spec.name for spec in manifest.inputs]
+    if len(set(names)) != len(names) or not _ROUTERS_OWN.isdisjoint(names):
+        raise BundleError(f"{MANIFEST}: two tensors of the router graph have one name among {names}: {AGAIN}")
+    if manifest.text is not None and [spec.dtype for spec in manifest.inputs].count("int64") != 1:
+        dtypes = ", ".join(spec.dtype for spec in manifest.inputs)
+        raise BundleError(f"{MANIFEST}: text needs one int64 token input, not {dtypes}: {AGAIN}")
+    if len(names) > 1 and any(entry.task.kind == "tagging" for entry in manifest.tasks):
+        raise BundleError(f"{MANIFEST}: taggings have one input, not {len(names)}: {AGAIN}")
 
 
 def check_sizes(manifest: Manifest) -> None:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from coterie.runtime._asked import Asked
 from coterie.runtime._bundle import Bundle, load_bundle
+from coterie.runtime._graph import RunOptions
 from coterie.runtime._inputs import as_indices, as_inputs
 from coterie.runtime._prediction import Prediction
-from coterie.runtime._sessions import RunOptions, Sessions
+from coterie.runtime._runner import Mode, Runner
+from coterie.runtime._sessions import Sessions, Weights, provider_problems
 from coterie.runtime._signature import PublicKey
 from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError
 from coterie.runtime.tasks import TaskSpec
 
-Mode = Literal["router", "task"]
+SESSION_BYTES = 64 * 1024 * 1024
+"""What the sessions of single tasks may take, unless another number is given."""
+
 _ROUNDING = 1e-2
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -30,9 +34,13 @@ class Engine:
 
     Args:
         bundle: A verified bundle.
-        mode: ``router``: one session for all tasks, every weight held once, fastest for mixed questions.
-            ``task``: a session for each task asked, made on its first question, weights mapped and shared
-            between processes.
+        mode: Which graphs answer. ``router``: one session for all tasks, every weight held once, fastest for
+            mixed questions. ``task``: a session for each task asked, made on its first question. ``auto``:
+            the router, and for a few questions to one task that task's own session, where ``warm`` has
+            measured that it pays; tasks asked often get one.
+        weights: ``fast``: each session packs the weights that it uses into a form of its own. ``shared``:
+            they stay mapped from the file, one copy for all sessions and processes; batches are slower.
+        session_bytes: What the sessions of single tasks may take together.
         providers: ONNX Runtime's execution providers, in order of preference.
         threads: Threads that one run may use; by default one a core for the router, one for a task's graph.
 
@@ -45,27 +53,36 @@ class Engine:
         self,
         bundle: Bundle,
         *,
-        mode: Mode = "router",
+        mode: Mode = "auto",
+        weights: Weights = "fast",
+        session_bytes: int = SESSION_BYTES,
         providers: Sequence[str] = ("CPUExecutionProvider",),
         threads: int | None = None,
     ) -> None:
-        if mode not in ("router", "task"):
-            raise ConfigError(
-                "the engine cannot be made with these options", [f"mode: {mode!r} is not router or task"]
-            )
-        if len(bundle.manifest.inputs) != 1:
-            raise BundleError(f"the bundle has {len(bundle.manifest.inputs)} inputs: this coterie serves one")
+        problems = [
+            *_choice_problems("mode", mode, get_args(Mode)),
+            *_choice_problems("weights", weights, get_args(Weights)),
+            *([f"session_bytes: {session_bytes} is negative; 0 is none"] if session_bytes < 0 else []),
+            *provider_problems(providers),
+            *(
+                []
+                if threads is None or threads > 0
+                else [f"threads: {threads} is not positive; leave it out"]
+            ),
+        ]
+        if problems:
+            raise ConfigError("the engine cannot be made with these options", problems)
         self.bundle = bundle
         self.mode: Mode = mode
-        self._sessions = Sessions(bundle, providers=providers, threads=threads)
-        self._input = bundle.manifest.inputs[0].name
-        self._width = max(task.width for task in bundle.tasks)
+        self.weights: Weights = weights
+        sessions = Sessions(
+            bundle, weights=weights, session_bytes=session_bytes, providers=providers, threads=threads
+        )
+        self._runner = Runner(bundle, sessions, mode)
         widths = np.array([task.width for task in bundle.tasks])
-        self._beyond = np.arange(self._width) >= widths[:, None]
+        self._beyond = np.arange(widths.max()) >= widths[:, None]
+        self._all_as_wide = not self._beyond.any()
         self._tagging = bundle.tasks[0].kind == "tagging"
-        self._has_probabilities = any(task.kind != "regression" for task in bundle.tasks)
-        if mode == "router":
-            self._sessions.router()
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -78,11 +95,12 @@ class Engine:
         Args:
             task: A task's name, or R names or indices.
             inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings, or
-                R lists of words where it reads words.
+                R lists of words where it reads words. Of a model with several inputs either a mapping from
+                the name of each to such a value, or R mappings, each of one row.
 
         Raises:
             UnknownTaskError: If the bundle has no such task.
-            InvalidInputError: If the inputs have a wrong shape, type or value.
+            InvalidInputError: If the inputs have a wrong name, shape, type or value.
         """
         return self.answer(self.prepare(task, inputs))
 
@@ -90,8 +108,7 @@ class Engine:
         """Ask B questions about R inputs: question b asks ``task[b]`` about ``inputs[row[b]]``.
 
         Args:
-            inputs: [R, ...], as an array or nested lists; for a text bundle also a string or R strings, or
-                R lists of words where it reads words.
+            inputs: As ``predict`` takes them.
             row: [B] indices of inputs; ``None`` when B is R and each question has its own.
             task: [B] task names or indices.
 
@@ -106,24 +123,23 @@ class Engine:
         if not isinstance(task, str):
             return self.prepare_many(inputs, None, task)
         index = self.bundle.task_index(task)
-        tensor = as_inputs(self.bundle, inputs)
-        rows = np.arange(len(tensor), dtype=np.int64)
-        return Asked(tensor, rows, np.full(len(tensor), index, dtype=np.int64), self.tasks[index])
+        tensors, count = as_inputs(self.bundle, inputs)
+        rows = np.arange(count, dtype=np.int64)
+        return Asked(tensors, rows, np.full(count, index, dtype=np.int64), self.tasks[index])
 
     def prepare_many(self, inputs: Any, row: Any, task: Any) -> Asked:
         """Check what ``predict_many`` is to be asked; raises as it does."""
-        tensor = as_inputs(self.bundle, inputs)
+        tensors, count = as_inputs(self.bundle, inputs)
         tasks = self.task_indices(task)
         if row is None:
-            if len(tasks) != len(tensor):
+            if len(tasks) != count:
                 raise InvalidInputError(
-                    f"there are {len(tasks)} tasks for {len(tensor)} inputs: "
-                    "say in 'row' which input each is about"
+                    f"there are {len(tasks)} tasks for {count} inputs: say in 'row' which input each is about"
                 )
-            rows = np.arange(len(tensor), dtype=np.int64)
+            rows = np.arange(count, dtype=np.int64)
         else:
-            rows = as_indices("row", row, length=len(tasks), below=len(tensor))
-        return Asked(tensor, rows, tasks)
+            rows = as_indices("row", row, length=len(tasks), below=count)
+        return Asked(tensors, rows, tasks)
 
     def answer(self, asked: Asked) -> Prediction:
         """Answer questions that were prepared; raises as ``predict`` does."""
@@ -172,21 +188,25 @@ class Engine:
         return as_indices("task", task, length=None, below=len(self.tasks))
 
     def warm(self) -> None:
-        """Answer one question, so that the first caller does not pay for what is made on first use."""
-        spec = self.bundle.manifest.inputs[0]
-        inputs = np.ones((1, *(dim or 1 for dim in spec.shape[1:])), dtype=spec.dtype)
-        self.answer(Asked(inputs, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
+        """Answer one question, so that the first caller does not pay for what is made on first use.
 
-    def _lengths(self, inputs: Array) -> Indices | None:
+        In mode ``auto`` this is also when the sessions of single tasks are tried, for less than a second.
+        """
+        inputs = {
+            spec.name: np.ones((1, *(dim or 1 for dim in spec.shape[1:])), dtype=spec.dtype)
+            for spec in self.bundle.manifest.inputs
+        }
+        self.answer(Asked(inputs, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)))
+        self._runner.choose(inputs)
+
+    def _lengths(self, inputs: Mapping[str, Array]) -> Indices | None:
         """Return the number of words of each input [R]; ``None`` unless the tasks are taggings."""
         if not self._tagging:
             return None
-        words = inputs[:, :, 0] if inputs.ndim == 3 else inputs
+        (words,) = inputs.values()
+        words = words[:, :, 0] if words.ndim == 3 else words
         lengths: Indices = np.count_nonzero(words, axis=1).astype(np.int64)
         return lengths
-
-    def _shape(self, inputs: Array, questions: int) -> tuple[int, ...]:
-        return (questions, *(inputs.shape[1:2] if self._tagging else ()), self._width)
 
     def run(self, asked: Asked, stop: RunOptions | None = None) -> tuple[Floats, Floats | None]:
         """Return scores and probabilities as the graphs give them: [B, Cmax], [B, L, Cmax] for taggings.
@@ -200,62 +220,32 @@ class Engine:
             StoppedError: If the run was ended.
             BundleError: If a graph fails, or its answer is not of the shape that the manifest promises.
         """
-        if not len(asked):
-            empty = np.zeros(self._shape(asked.inputs, 0), dtype=np.float32)
-            return empty, empty if self._has_probabilities else None
-        if self.mode == "task":
-            return self._run_tasks(asked.inputs, asked.row, asked.task, stop)
-        feeds = {self._input: asked.inputs, "row": asked.row, "task": asked.task}
-        scores, probabilities = self._sessions.router().run(feeds, stop)
-        shape = self._shape(asked.inputs, len(asked))
-        _check_answer(scores, probabilities, shape, self._has_probabilities)
-        return scores, probabilities
+        return self._runner.run(asked, stop)
 
     def _is_sensible(self, probabilities: Floats, task: Indices) -> bool:
         """Return whether probabilities are numbers from 0 to 1, and 0 past the width of a question's task."""
-        inside = (probabilities >= -_ROUNDING) & (probabilities <= 1 + _ROUNDING)
-        if not self._beyond.any():
-            return bool(inside.all())
+        if probabilities.size and not (
+            probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
+        ):
+            return False
+        if self._all_as_wide:
+            return True
         beyond = self._beyond[task]
         if self._tagging:
             beyond = beyond[:, None]
-        return bool((inside & ~(beyond & (probabilities != 0))).all())
-
-    def _run_tasks(
-        self, inputs: Array, row: Indices, task: Indices, stop: RunOptions | None
-    ) -> tuple[Floats, Floats | None]:
-        scores = np.zeros(self._shape(inputs, len(row)), dtype=np.float32)
-        probabilities = np.zeros_like(scores) if self._has_probabilities else None
-        for index in np.unique(task):
-            asked = np.flatnonzero(task == index)
-            own_scores, own_probabilities = self._sessions.task(int(index)).run(
-                {self._input: inputs[row[asked]]}, stop
-            )
-            spec = self.tasks[index]
-            shape = (*self._shape(inputs, len(asked))[:-1], spec.width)
-            _check_answer(own_scores, own_probabilities, shape, spec.kind != "regression")
-            scores[asked, ..., : own_scores.shape[-1]] = own_scores
-            if probabilities is not None and own_probabilities is not None:
-                probabilities[asked, ..., : own_probabilities.shape[-1]] = own_probabilities
-        return scores, probabilities
+        return not (beyond & (probabilities != 0)).any()
 
 
-def _check_answer(
-    scores: Array, probabilities: Array | None, shape: tuple[int, ...], has_probabilities: bool
-) -> None:
-    """Check that a graph has answered every question, with as many numbers as its tasks have labels."""
-    shapes = [scores.shape, *([] if probabilities is None else [probabilities.shape])]
-    if len(shapes) != 1 + has_probabilities or any(each != shape for each in shapes):
-        raise BundleError(
-            f"a graph answered with {shapes} where {1 + has_probabilities} x {shape} was expected: its "
-            "manifest is not its own; export the bundle again"
-        )
+def _choice_problems(name: str, value: object, choices: Sequence[str]) -> list[str]:
+    return [] if value in choices else [f"{name}: {value!r} is not one of {', '.join(choices)}"]
 
 
 def load(
     path: str | os.PathLike[str],
     *,
-    mode: Mode = "router",
+    mode: Mode = "auto",
+    weights: Weights = "fast",
+    session_bytes: int = SESSION_BYTES,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     threads: int | None = None,
     public_key: PublicKey | None = None,
@@ -265,6 +255,8 @@ def load(
     Args:
         path: The bundle's folder.
         mode: See ``Engine``.
+        weights: See ``Engine``.
+        session_bytes: See ``Engine``.
         providers: See ``Engine``.
         threads: See ``Engine``.
         public_key: If given, the bundle must be signed with its private half; see ``load_bundle``.
@@ -277,4 +269,11 @@ def load(
         MissingExtraError: If a key is given and ``coterie[sign]`` is not installed.
     """
     bundle = load_bundle(path, public_key=public_key)
-    return Engine(bundle, mode=mode, providers=providers, threads=threads)
+    return Engine(
+        bundle,
+        mode=mode,
+        weights=weights,
+        session_bytes=session_bytes,
+        providers=providers,
+        threads=threads,
+    )

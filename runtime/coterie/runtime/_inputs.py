@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,75 @@ from coterie.runtime.text import Text, TextEncoder
 Array = npt.NDArray[Any]
 
 
-def as_inputs(bundle: Bundle, inputs: Any) -> Array:
-    """Return the graphs' input tensor, [R, ...], from arrays, nested lists or, for text, strings.
+def as_inputs(bundle: Bundle, inputs: Any) -> tuple[dict[str, Array], int]:
+    """Return the graphs' input tensors by name, each [R, ...], and R.
+
+    Args:
+        bundle: Whose inputs they are.
+        inputs: An array, nested lists or, for text, strings. Where the model has several inputs, a mapping
+            from the name of each to such a value, or a list of mappings, one for each row.
 
     Raises:
-        InvalidInputError: If the shape, type or a value is wrong, or a text is empty.
+        InvalidInputError: If a name, a shape, a type or a value is wrong, a text is empty, or the inputs
+            have not as many rows as each other.
     """
-    words = bundle.text is not None and bundle.text.words is not None
-    texts = _as_texts(inputs, words=words)
+    specs = bundle.manifest.inputs
+    alone = len(specs) == 1 and not isinstance(inputs, Mapping)
+    given = {specs[0].name: inputs} if alone else _by_name(specs, inputs)
+    tensors = {
+        spec.name: _as_input(spec, given[spec.name], bundle.text if takes_text(bundle, spec) else None)
+        for spec in specs
+    }
+    rows = {name: len(tensor) for name, tensor in tensors.items()}
+    if len(set(rows.values())) > 1:
+        counted = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
+        raise InvalidInputError(f"the inputs differ in their numbers of rows ({counted}): give all the same")
+    return tensors, rows[specs[0].name]
+
+
+def takes_text(bundle: Bundle, spec: TensorSpec) -> bool:
+    """Return whether an input is the one whose token ids are made of texts."""
+    return bundle.text is not None and spec.dtype == "int64"
+
+
+def _as_input(spec: TensorSpec, value: Any, text: TextEncoder | None) -> Array:
+    texts = _as_texts(value, words=text is not None and text.words is not None)
     if texts is None:
-        tensor = as_tensor(bundle.manifest.inputs[0], inputs)
-        if bundle.text is not None:
-            _check_tokens(bundle.manifest.inputs[0], tensor, bundle.text)
+        tensor = as_tensor(spec, value)
+        if text is not None:
+            _check_tokens(spec, tensor, text)
         return tensor
-    if bundle.text is None:
-        raise InvalidInputError(f"input {bundle.manifest.inputs[0].name!r} takes numbers, not text")
-    return bundle.text.encode(texts)
+    if text is None:
+        raise InvalidInputError(f"input {spec.name!r} takes numbers, not text")
+    return text.encode(texts)
+
+
+def _by_name(specs: Sequence[TensorSpec], inputs: Any) -> Mapping[str, Any]:
+    """Return the values of several inputs by name, from a mapping, or from a mapping for each row."""
+    names = [spec.name for spec in specs]
+    if isinstance(inputs, Mapping):
+        _check_given(names, inputs, "")
+        return inputs
+    if isinstance(inputs, (list, tuple)) and all(isinstance(row, Mapping) for row in inputs):
+        for number, row in enumerate(inputs):
+            _check_given(names, row, f" of row {number}")
+        return {name: [row[name] for row in inputs] for name in names}
+    raise InvalidInputError(f"the model has the inputs {_quoted(names)}: give each of them by its name")
+
+
+def _check_given(names: Sequence[str], given: Mapping[str, Any], where: str) -> None:
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InvalidInputError(f"the inputs{where} lack {_quoted(missing)}: give each of {_quoted(names)}")
+    unknown = [str(name)[:80] for name in given if name not in names]
+    if unknown:
+        raise InvalidInputError(
+            f"the model has no input {_quoted(unknown)}{where}: its inputs are {_quoted(names)}"
+        )
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def as_tensor(spec: TensorSpec, value: Any) -> Array:

@@ -233,6 +233,10 @@ class SharingPlan(_Frozen):
             if all(len(used) == 1 for used in stage.uses) and 1 < len(stage.blocks) < len(stage.uses)
         ]
 
+    def parameters_of(self, task: int) -> int:
+        """Return the number of weights in the blocks that a task uses."""
+        return sum(stage.blocks[block].parameters for stage in self.stages for block in stage.uses[task])
+
     def stage(self, name: str) -> StagePlan:
         """Return the stage of that name, or raise ``KeyError``."""
         for stage in self.stages:

@@ -9,106 +9,146 @@ variables, which ``coterie.runtime.serving.Settings`` describes.
 # BentoML's decorators have no types.
 # mypy: disable-error-code="untyped-decorator"
 import os
-from collections.abc import Awaitable
+import sys
+from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 import bentoml
+from bentoml import Service
 from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.types import ASGIApp
 
-from coterie.runtime.errors import ConfigError
+from coterie.runtime._process import own_process
+from coterie.runtime.errors import ConfigError, UnavailableError
+from coterie.runtime.serving._access import ANYBODY, Access, Caller
+from coterie.runtime.serving._asgi import CALLER, while_connected
+from coterie.runtime.serving._front import Front
 from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._http import create_app, error_response
+from coterie.runtime.serving._http import error_response
 from coterie.runtime.serving._limits import BodyLimit, JsonOnly
-from coterie.runtime.serving._metrics import Metrics, exposition
 from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._open import check_served, open_models
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
+from coterie.runtime.serving.observing._board import Board
+from coterie.runtime.serving.observing._calls import CallMiddleware, Calls
+from coterie.runtime.serving.observing._logs import AccessLog, log_as_json
+from coterie.runtime.serving.observing._metrics import Metrics
+from coterie.runtime.serving.observing._reports import Reports
+from coterie.runtime.serving.observing._telemetry import tracing_from
 
 SETTINGS = Settings.from_environment(os.environ)
+ACCESS = Access(SETTINGS.keys)
 
 Inputs = Annotated[
     list[Any],
     Field(
         description="One entry for each input: a text (or a list of words, where words are tagged), or "
-        "numbers in the shape that /tasks gives.",
+        "numbers in the shape that /tasks gives; of a model with several inputs an object of these by name.",
         examples=[["a fine book", "a dull film"], [[0.5, -1.25, 3.0, 0.0]]],
+    ),
+]
+
+VersionName = Annotated[
+    str,
+    Field(
+        description="The version to ask; left out, the one that is served. /versions lists them.",
+        examples=[""],
     ),
 ]
 
 Answered = TypeVar("Answered", bound=BaseModel)
 
 _serving: Models | None = None
+_reports: Reports | None = None
+_calls = Calls()
 
 
 def _models() -> Models | None:
     return _serving
 
 
-async def _metrics(_: Request) -> Response:
-    content, kind = exposition()
-    return Response(content, headers={"content-type": kind})
+async def _exposition() -> bytes:
+    if _reports is None:
+        raise UnavailableError("the server is not ready yet: try again in a second")
+    return await _reports.exposition()
 
 
-async def _tasks(_: Request) -> Response:
-    if _serving is None:
-        return JSONResponse({"error": "the server is not ready yet"}, status_code=503)
-    return JSONResponse(TypedApi(_serving).tasks().model_dump())
+class _Fronted(Service[Any]):  # type: ignore[misc]
+    """A BentoML service behind the front: what is asked of models never meets BentoML's middleware."""
 
-
-async def _versions(_: Request) -> Response:
-    if _serving is None:
-        return JSONResponse({"error": "the server is not ready yet"}, status_code=503)
-    return JSONResponse(TypedApi(_serving).versions().model_dump())
+    def to_asgi(self, is_main: bool = True) -> ASGIApp:
+        """Return the application of a worker."""
+        front = Front(
+            _models,
+            max_body=SETTINGS.max_body,
+            access=ACCESS,
+            metrics=_exposition,
+            beneath=super().to_asgi(is_main),
+        )
+        return CallMiddleware(front, _calls)
 
 
 # BentoML's own metrics make a series of every path that is asked for, known or not; ours take their place.
-@bentoml.asgi_app(
-    create_app(
-        _models,
-        max_body=SETTINGS.max_body,
-        routes=[Route("/metrics", _metrics), Route("/tasks", _tasks), Route("/versions", _versions)],
-    ),
-    path="/",
-    name="open-inference-protocol",
-)
 @bentoml.service(
+    service_class=_Fronted,
     name="coterie",
     workers=SETTINGS.workers,
     metrics={"enabled": False},
+    logging={"access": {"enabled": False}},
     traffic={"timeout": 60},
 )
 class CoterieService:
     """Asks the tasks of one bundle: one task, or many about the same inputs."""
 
     def __init__(self) -> None:
-        self._models, self._follower = open_models(SETTINGS, Metrics())
+        metrics = Metrics(tasks=SETTINGS.metrics_tasks, histograms=SETTINGS.metrics_histograms)
+        own_process(SETTINGS.threads)
+        self._models, self._follower = open_models(SETTINGS, metrics)
+        self._reports = Reports(self._models, metrics, Board.from_environment(os.environ))
+        self._tracing = tracing_from(os.environ)
         self._typed = TypedApi(self._models)
         self._grpc: GrpcServer | None = None
 
     @bentoml.on_deployment
     def verify() -> None:
-        """Refuse a missing or broken bundle before any worker is started."""
+        """Refuse a missing or broken bundle before any worker is started; let dead workers be replaced."""
         if SETTINGS.bundle is None:
             raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
         check_served(SETTINGS.bundle, SETTINGS.public_key)
+        # BentoML asks this variable for one thing, a moment from now: in a container, where it is set, a
+        # worker that died would not be started again, and the container go on with fewer of them, or none.
+        os.environ.pop("BENTOML_CONTAINERIZED", None)
 
     @bentoml.on_startup
     async def start(self) -> None:
         """Start the gRPC server of this worker, and be ready."""
-        global _serving  # noqa: PLW0603 - the mounted application is made before its worker is
+        global _serving, _reports
+        if SETTINGS.log_format == "json":
+            log_as_json()
+        if self._tracing is not None:
+            _calls.tell(self._tracing)  # before the log, whose lines have the trace's id
+        if SETTINGS.access_log:
+            as_json = SETTINGS.log_format == "json"
+            _calls.tell(AccessLog(sys.stdout, share=SETTINGS.access_log, as_json=as_json))
         self._models.ready = True
         if SETTINGS.grpc_port:
             self._grpc = GrpcServer(
-                self._models, host=SETTINGS.grpc_host, port=SETTINGS.grpc_port, max_body=SETTINGS.max_body
+                self._models,
+                host=SETTINGS.grpc_host,
+                port=SETTINGS.grpc_port,
+                max_body=SETTINGS.max_body,
+                access=ACCESS,
+                tls=SETTINGS.tls,
+                calls=_calls,
             )
             await self._grpc.start()
         if self._follower is not None:
             self._follower.start()
-        _serving = self._models
+        self._reports.start()
+        _serving, _reports = self._models, self._reports
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -118,6 +158,9 @@ class CoterieService:
         if self._follower is not None:
             await self._follower.stop()
         await self._models.close()
+        await self._reports.stop()
+        if self._tracing is not None:
+            self._tracing.close()
 
     async def __is_ready__(self) -> bool:
         """Tell BentoML's /readyz whether questions can be answered."""
@@ -128,9 +171,10 @@ class CoterieService:
         self,
         task: Annotated[str, Field(description="A task's name; /tasks lists them.", examples=["sentiment"])],
         inputs: Inputs,
+        version: VersionName = "",
     ) -> TaskAnswers | Response:
         """Ask one task about each of the inputs."""
-        return await _answered(self._typed.predict(task, inputs))
+        return await _answered(self._typed.predict(task, inputs, caller=_caller(), version=version))
 
     @bentoml.api(route="/ask", output_spec=InputAnswers)
     async def ask(
@@ -138,25 +182,39 @@ class CoterieService:
         inputs: Inputs,
         tasks: Annotated[
             list[str] | None,
-            Field(description="The tasks to ask; all, when left out.", examples=[["sentiment", "topic"]]),
+            Field(
+                description="The tasks to ask; left out, all that you may.", examples=[["sentiment", "topic"]]
+            ),
         ] = None,
+        version: VersionName = "",
     ) -> InputAnswers | Response:
         """Ask many tasks about each of the inputs; what they share is computed once for each input."""
-        return await _answered(self._typed.ask(inputs, tasks))
+        return await _answered(self._typed.ask(inputs, tasks, caller=_caller(), version=version))
 
     @bentoml.api(route="/tasks", output_spec=TaskList)
     async def tasks(self) -> TaskList:
         """List the tasks, their labels and the shape of an input; a GET of the same path does too."""
-        return self._typed.tasks()
+        return self._typed.tasks(_caller())
 
 
 CoterieService.add_asgi_middleware(JsonOnly)  # type: ignore[attr-defined]
 CoterieService.add_asgi_middleware(BodyLimit, limit=SETTINGS.max_body)  # type: ignore[attr-defined]
 
 
-async def _answered(work: Awaitable[Answered]) -> Answered | Response:
+def _request() -> Request:
+    # Asked for as a parameter it would come with a response whose status takes the place of our own.
+    request: Request = CoterieService.context.request  # type: ignore[attr-defined]
+    return request
+
+
+def _caller() -> Caller:
+    caller: Caller = _request().scope.get(CALLER, ANYBODY)
+    return caller
+
+
+async def _answered(work: Coroutine[Any, Any, Answered]) -> Answered | Response:
     """Return the answer, or the response to the error; BentoML would make a 500 of it."""
     try:
-        return await work
+        return await while_connected(_request().receive, work)
     except Exception as error:
         return error_response(error)

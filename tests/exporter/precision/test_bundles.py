@@ -60,7 +60,7 @@ def asked(bundle: Exported) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scores(bundle: Exported, row: np.ndarray, task: np.ndarray) -> np.ndarray:
-    feeds = {bundle.model.input.name: bundle.samples, "row": row, "task": task}
+    feeds = {bundle.model.inputs[0].name: bundle.samples, "row": row, "task": task}
     return bundle.session("router.onnx").run(["scores"], feeds)[0]
 
 

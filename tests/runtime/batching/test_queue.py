@@ -15,8 +15,8 @@ from coterie.runtime.batching._ticket import MANY, Shape, Ticket
 from coterie.runtime.tasks import TaskSpec
 
 SPEC = TaskSpec(name="any", kind="regression", labels=("value",))
-WIDE: Shape = ((4,), "float32")
-LONG: Shape = ((9,), "float32")
+WIDE: Shape = ((4,),)
+LONG: Shape = ((9,),)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _loop() -> None:
 
 
 def ticket(task: int, rows: int = 1, *, shape: Shape = WIDE, priority: int = 0, number: float = 0) -> Ticket:
-    asked = Asked(np.zeros((rows, 4), np.float32), np.arange(rows), np.full(rows, task), SPEC)
+    asked = Asked({"x": np.zeros((rows, 4), np.float32)}, np.arange(rows), np.full(rows, task), SPEC)
     return Ticket(asked, asyncio.get_event_loop().create_future(), shape, priority, number)
 
 
@@ -38,7 +38,7 @@ def pushed(*tickets: Ticket, **options: object) -> FairQueue:
 
 
 def test_what_asks_several_tasks_is_a_flow_of_its_own() -> None:
-    asked = Asked(np.zeros((1, 4), np.float32), np.zeros(2, np.int64), np.array([0, 1]))
+    asked = Asked({"x": np.zeros((1, 4), np.float32)}, np.zeros(2, np.int64), np.array([0, 1]))
     assert Ticket(asked, asyncio.get_event_loop().create_future(), WIDE, 0, 0).flow == MANY
 
 

@@ -109,6 +109,10 @@ def test_a_packed_body_is_unpacked_up_to_the_limit(client: httpx.Client, encodin
         ({"inputs": [FEATURES], "outputs": 3}, "'outputs'"),
         ({"inputs": [FEATURES], "id": 7}, "'id'"),
         ({"inputs": [FEATURES], "parameters": "x"}, "'parameters'"),
+        *(
+            ({"inputs": [FEATURES], "parameters": {"priority": n}}, "1, which goes first")
+            for n in (4, -1, "1")
+        ),
     ],
 )
 def test_a_body_that_is_no_question_is_a_400(client: httpx.Client, body: Any, says: str) -> None:

@@ -116,6 +116,8 @@ def test_a_port_in_use_and_a_wrong_setting_are_refused(features: HandMade) -> No
             serve(features.path, http_port=port, grpc_port=0)
     with pytest.raises(ConfigError, match="COTERIE_WORKERS"):
         serve(features.path, workers=0)
+    with pytest.raises(ConfigError, match="'topik' is no task"):
+        serve(features.path, task_weights={"topik": 2.0})
     with pytest.raises(ConfigError, match="max_bodies"), running_server(features.path, max_bodies=3):
         pass
 

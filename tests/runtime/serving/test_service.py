@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import Engine, load
 from coterie.runtime.serving import Addresses
@@ -70,6 +76,55 @@ def test_texts_are_predicted(text_server: Addresses, texts: HandMade) -> None:
     assert httpx.get(f"{url}/tasks").json()["text"] is True
     empty = httpx.post(f"{url}/predict", json={"task": "mood", "inputs": [""]})
     assert (empty.status_code, "text 0" in empty.json()["error"]) == (400, True)
+
+
+def test_a_version_can_be_named(client: httpx.Client) -> None:
+    for path, body in (("/predict", {"task": "topic", "inputs": [ROW]}), ("/ask", {"inputs": [ROW]})):
+        assert client.post(path, json=body | {"version": "1"}).status_code == 200
+        unknown = client.post(path, json=body | {"version": "7"})
+        assert (unknown.status_code, "'7' is not loaded" in unknown.json()["error"]) == (404, True)
+
+
+def test_texts_are_taken_up_to_a_length_by_every_transport(text_server: Addresses) -> None:
+    url, long = f"http://{text_server.http}", "book " * 20_001
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["good", long]}
+    for path, body in (
+        ("/predict", {"task": "mood", "inputs": ["good", long]}),
+        ("/ask", {"inputs": [long]}),
+        ("/v2/models/mood/infer", {"inputs": [tensor]}),
+    ):
+        response = httpx.post(f"{url}{path}", json=body)
+        assert response.status_code == 413, path
+        assert "100000" in response.json()["error"]
+    request = service_pb2.ModelInferRequest(model_name="mood")
+    request.inputs.add(name="text", datatype="BYTES", shape=[1]).contents.bytes_contents.append(long.encode())
+    with grpc.insecure_channel(text_server.grpc or "") as channel, pytest.raises(grpc.RpcError) as refused:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("path", ["/ask", "/predict"])
+def test_a_question_is_given_up_with_its_client(text_server: Addresses, path: str) -> None:
+    # So much to read that the client is gone before it is read.
+    body = {"inputs": ["a very good book " * 200] * 2000} | ({"task": "mood"} if path == "/predict" else {})
+    url, content = (
+        f"http://{text_server.http}",
+        json.dumps(body | ({"tasks": ["mood"]} if path == "/ask" else {})),
+    )
+    before = _cancelled(url)
+    host, _, port = text_server.http.rpartition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+        connection.sendall((head + content).encode())
+    deadline = time.monotonic() + 20
+    while _cancelled(url) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _cancelled(url: str) -> float:
+    pattern = r'coterie_requests_total\{[^}]*outcome="cancelled",transport="json"\} (\S+)'
+    return sum(map(float, re.findall(pattern, httpx.get(f"{url}/metrics").text)))
 
 
 def test_tasks_are_listed_with_their_labels(client: httpx.Client, features: HandMade) -> None:

@@ -25,7 +25,7 @@ from coterie.runtime.manifest import WEIGHTS
 from coterie.runtime.serving import running_server
 from coterie.runtime.serving._core import Answer, Question
 from coterie.runtime.serving._follow import Follower, load_served
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._models import Done, Models
 from coterie.runtime.serving._tensors import Tensor
 from coterie.runtime.store import Store, Trial
 
@@ -43,14 +43,17 @@ class Seen:
         self.shadows: Counter[tuple[str, str]] = Counter()
         self.swaps: Counter[str] = Counter()
 
-    def observe(self, *, version: str, **_: Any) -> None:
-        self.versions[version] += 1
+    def observe(self, done: Done) -> None:
+        self.versions[done.version] += 1
 
     def shadowed(self, *, version: str, outcome: str) -> None:
         self.shadows[version, outcome] += 1
 
     def swapped(self, *, outcome: str) -> None:
         self.swaps[outcome] += 1
+
+    def unloaded(self, version: str) -> None:
+        self.swaps[f"unloaded {version}"] += 1
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,15 @@ def followed(
         models = Models(Batcher(engine), max_rows=64, number=str(number), observer=seen)
         models.failed, models.ready = failed, True
         del engine
-        follower = Follower(store, models, load=warmed, batcher=Batcher, keep=keep, seconds=60, observer=seen)
+        follower = Follower(
+            store,
+            models,
+            load=warmed,
+            batcher=lambda engine, _: Batcher(engine),
+            keep=keep,
+            seconds=60,
+            observer=seen,
+        )
         await follower.look()
         await work(models, follower, seen)
         await follower.stop()
@@ -141,6 +152,7 @@ def test_what_was_replaced_is_unloaded_after_its_last_answer(store: Store, made:
         assert all(each.version == "1" and is_of(made, each) for each in answers)
         del gate, accepted, answers
         await follower.stop()
+        assert seen.swaps == {"ok": 1, "unloaded 1": 1}
         gc.collect()
         assert engine() is None
 

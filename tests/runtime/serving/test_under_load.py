@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
-from starlette.applications import Starlette
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import Engine, load
+from coterie.runtime._asked import Asked
 from coterie.runtime.batching import Batcher, Limits
+from coterie.runtime.serving._front import Front
 from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._http import create_app
 from coterie.runtime.serving._models import Models
 
 from ..gate import Gate
@@ -46,8 +46,8 @@ def with_models(made: HandMade, work: Callable[[Models, Gate], Awaitable[Any]]) 
     return asyncio.run(run())
 
 
-def app_of(models: Models) -> Starlette:
-    return create_app(lambda: models, max_body=1 << 20)
+def app_of(models: Models) -> Front:
+    return Front(lambda: models, max_body=1 << 20)
 
 
 def client_of(models: Models) -> httpx.AsyncClient:
@@ -161,14 +161,68 @@ def test_a_question_is_given_up_with_its_http_client(features: HandMade) -> None
     with_models(features, ask)
 
 
+def test_what_has_priority_goes_first_over_both_transports(features: HandMade) -> None:
+    ran: list[float] = []
+
+    async def ask() -> None:
+        engine = load(features.path, threads=1)
+        run = engine.run
+
+        def noted(asked: Asked, stop: Any = None) -> Any:
+            # In a batch, whatever was taken first stands first.
+            ran.extend(dict.fromkeys(asked.inputs["features"][asked.row][:, 0].tolist()))
+            return run(asked, stop)
+
+        engine.run = noted  # type: ignore[method-assign]
+        gate = Gate(engine)
+        models = Models(Batcher(engine), max_rows=64)
+        models.ready = True
+        server = GrpcServer(models, host="127.0.0.1", port=0, max_body=1 << 20)
+        port = await server.start()
+        async with client_of(models) as client, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+            async def over_http(number: int, priority: int) -> None:
+                tensor = FEATURES | {"data": [float(number)] * 4 * ROWS}
+                body = {"inputs": [tensor], "parameters": {"priority": priority}}
+                assert (await client.post(INFER, json=body)).status_code == 200
+
+            async def over_grpc(number: int, priority: int) -> None:
+                request = message(float(number))
+                request.parameters["priority"].uint64_param = priority
+                await stub.ModelInfer(request)
+
+            asking = []
+            ways = (
+                (over_http, 0),
+                (over_http, 3),
+                (over_grpc, 0),
+                (over_grpc, 3),
+                (over_http, 2),
+                (over_grpc, 1),
+            )
+            for number, (way, priority) in enumerate(ways, start=1):
+                asking.append(asyncio.ensure_future(way(number, priority)))
+                while models.batcher.waiting < number:
+                    await asyncio.sleep(0.001)
+                await gate.busy()
+            gate.open()
+            await asyncio.gather(*asking)
+            await server.stop(1)
+        await models.batcher.close()
+
+    asyncio.run(ask())
+    assert ran == [1, 6, 3, 5, 2, 4]
+
+
 async def emptied(models: Models) -> None:
     async with asyncio.timeout(5):
         while models.batcher.waiting:
             await asyncio.sleep(0.005)
 
 
-def message() -> Any:
+def message(value: float = 1.0) -> Any:
     request = service_pb2.ModelInferRequest(model_name="topic")
     request.inputs.add(name="features", datatype="FP32", shape=[ROWS, 4])
-    request.raw_input_contents.append(np.ones((ROWS, 4), dtype=np.float32).tobytes())
+    request.raw_input_contents.append(np.full((ROWS, 4), value, dtype=np.float32).tobytes())
     return request

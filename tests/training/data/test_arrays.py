@@ -52,7 +52,7 @@ def test_a_fine_class_is_ranked_within_its_superclass(images: Path) -> None:
     assert [task.name for task in data.tasks] == sorted(COARSE_NAMES)
     fish = next(task for task in data.tasks if task.name == "fish")
     assert fish.labels == ("kind2", "kind5", "kind8", "kind11")
-    assert data.input.model_dump() == {"name": "image", "dtype": "uint8", "shape": (None, 4, 5, 3)}
+    assert data.inputs[0].model_dump() == {"name": "image", "dtype": "uint8", "shape": (None, 4, 5, 3)}
     train = data.splits["train"]
     assert set(train.target[:, 0]) == {0, 1, 2, 3}
     for row, task, target in zip(train.row, train.task, train.target[:, 0], strict=True):
@@ -134,7 +134,7 @@ def test_questions_may_be_arrays_of_their_own(tmp_path: Path) -> None:
 
 def test_grey_images_get_a_channel(tmp_path: Path) -> None:
     path = save(tmp_path / "x.npz", images=IMAGES[..., 0], y=COARSE)
-    assert load(path, images="images", target="y").input.shape == (None, 4, 5, 1)
+    assert load(path, images="images", target="y").inputs[0].shape == (None, 4, 5, 1)
 
 
 def test_all_wrong_arrays_are_listed(images: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_checksum_depends_on_every_part(part: str) -> None:
         name = "other" if changed == "name" else "task"
         tasks = [TaskSpec(name=name, kind="classification", labels=labels)]
         spec = TensorSpec(name="inputs", dtype="float32", shape=(None, 1))
-        return checksum(spec, tasks, {"train": split}, None)
+        return checksum((spec,), tasks, {"train": split}, None)
 
     assert make(None) == make(None)
     assert make(part) != make(None)

@@ -71,7 +71,7 @@ def test_each_task_may_know_its_own_share_of_the_training_images() -> None:
 
 def test_images_have_a_channel_and_bytes() -> None:
     data = load_data(DigitsConfig(images=True))
-    assert data.input.model_dump() == {"name": "image", "dtype": "uint8", "shape": (None, 8, 8, 1)}
+    assert data.inputs[0].model_dump() == {"name": "image", "dtype": "uint8", "shape": (None, 8, 8, 1)}
     batch = data.splits["train"].inputs.batch(np.arange(3))
     assert batch.dtype == np.uint8
     assert batch.shape == (3, 8, 8, 1)

@@ -54,7 +54,7 @@ def test_images_and_given_splits_are_kept() -> None:
     images = GENERATOR.integers(0, 256, (60, 4, 4), dtype=np.uint8)
     split = np.array(["train", "dev", "test"])[np.arange(60) // 20]
     made = dataset_of(images, LABEL, split=split)
-    assert made.input.shape == (None, 4, 4, 1)
+    assert made.inputs[0].shape == (None, 4, 4, 1)
     assert {name: len(part) for name, part in made.splits.items()} == {"train": 20, "dev": 20, "test": 20}
 
 

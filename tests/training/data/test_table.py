@@ -89,8 +89,8 @@ def test_the_tokenizer_knows_the_training_split_alone(tmp_path: Path) -> None:
     assert "onlytrain" in vocabulary
     assert not {"onlydev", "onlytest", "onlyleaked"} & set(vocabulary)
     assert data.text.vocabulary == len(vocabulary)
-    assert data.input.name == "tokens"
-    assert data.input.shape == (None, None)
+    assert data.inputs[0].name == "tokens"
+    assert data.inputs[0].shape == (None, None)
 
 
 @pytest.mark.parametrize("tokenizer", ["whitespace", "words", "bpe"])
@@ -134,7 +134,7 @@ def test_an_input_labelled_for_several_tasks_is_stored_once(tmp_path: Path, suff
         train.inputs.batch(train.row)[:, 0].tolist()
         == np.repeat(train.inputs.batch(np.arange(18))[:, 0], 3).tolist()
     )
-    assert data.input.model_dump() == {"name": "inputs", "dtype": "float32", "shape": (None, 2)}
+    assert data.inputs[0].model_dump() == {"name": "inputs", "dtype": "float32", "shape": (None, 2)}
 
 
 def test_a_wide_table_has_a_task_for_each_target_column(tmp_path: Path, suffix: str) -> None:

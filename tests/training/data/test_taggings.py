@@ -67,7 +67,7 @@ def test_a_table_of_tagged_words_becomes_questions_about_each_sentence(tmp_path:
 
 def test_words_are_ids_of_the_word_and_of_its_characters(tmp_path: Path) -> None:
     data = load(write(tmp_path / "table.parquet", ROWS))
-    assert data.input.shape == (None, None, 5)
+    assert data.inputs[0].shape == (None, None, 5)
     assert data.text is not None
     encoder = TextEncoder(data.text.tokenizer, data.text.spec)
     batch = data.splits["train"].inputs.batch(np.array([0, 1]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from coterie.training.blocks import Block
+from coterie.training.several import Tensors, each
 
 _DOT = "/"
 
@@ -144,6 +145,11 @@ class Bank(nn.Module):
             ]
         )
 
+    def run_only(self, states: Tensors) -> Tensor:
+        """Run the one block of a bank of one, ``[S, ...] -> [S, ...]``."""
+        self.template.train(self.training)
+        return self._run_one({name: weight[0] for name, weight in self.weights.items()}, states)
+
     def run_each(self, states: Tensor) -> Tensor:
         """Run every block, ``[B, S, ...] -> [B, S, ...]``; ``[1, S, ...]`` are the states of all of them."""
         self.template.train(self.training)
@@ -175,8 +181,8 @@ class Bank(nn.Module):
         if len(levels) == 1:
             return self._run_padded(weights, states, place, offset)
         results, rows = [], []
-        for each in levels:
-            blocks, row = (level == each).nonzero().flatten(), (level[place] == each).nonzero().flatten()
+        for own in levels:
+            blocks, row = (level == own).nonzero().flatten(), (level[place] == own).nonzero().flatten()
             chosen = {name: weight.index_select(0, blocks) for name, weight in weights.items()}
             renumbered = torch.searchsorted(blocks, place[row])
             results.append(self._run_padded(chosen, states[row], renumbered, offset[row]))
@@ -191,15 +197,15 @@ class Bank(nn.Module):
         results: Tensor = vmap(self._run_one, randomness="different")(weights, padded)
         return results[block, offset]
 
-    def _run_one(self, weights: dict[str, Tensor], states: Tensor) -> Tensor:
+    def _run_one(self, weights: dict[str, Tensor], states: Tensors) -> Tensor:
         named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants
         if not (self.training and self._narrow):
             return self._call(named, states)
-        with torch.autocast(states.device.type, dtype=torch.bfloat16):
+        with torch.autocast(each(states)[0].device.type, dtype=torch.bfloat16):
             result = self._call(named, states)
         # What mixes, compares and scores states does so in fp32.
         return result.float() if result.dtype == torch.bfloat16 else result
 
-    def _call(self, named: dict[str, Tensor], states: Tensor) -> Tensor:
+    def _call(self, named: dict[str, Tensor], states: Tensors) -> Tensor:
         result: Tensor = functional_call(self.template, named, (states,))
         return result

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Tensors
 from coterie.training.stages import GatedStage
 from coterie.training.stages.gates import most_likely
 
@@ -36,15 +37,15 @@ class BudgetConfig(BaseModel):
 
 
 @torch.no_grad()
-def block_costs(frozen: FrozenModel, example: Tensor) -> list[list[dict[str, int]]]:
+def block_costs(frozen: FrozenModel, example: Tensors) -> list[list[dict[str, int]]]:
     """Return the bytes and the operations of every block: for each stage, for each block.
 
     Args:
         frozen: The model.
-        example: One input, ``[1, ...]``; a text's length decides what it costs.
+        example: One input, ``[1, ...]``, or one of each; a text's length decides what it costs.
     """
     costs: list[list[dict[str, int]]] = []
-    states = example
+    states: Tensors = example
     for number, (stage, bank) in enumerate(zip(frozen.plan.stages, frozen.banks, strict=True)):
         seen: dict[int, int] = {}
         taken = frozen.taken(number, states)
@@ -64,7 +65,7 @@ def block_costs(frozen: FrozenModel, example: Tensor) -> list[list[dict[str, int
     return costs
 
 
-def task_costs(frozen: FrozenModel, example: Tensor) -> list[dict[str, int]]:
+def task_costs(frozen: FrozenModel, example: Tensors) -> list[dict[str, int]]:
     """Return the bytes and operations of all blocks that each task uses."""
     costs = block_costs(frozen, example)
     return [
@@ -102,7 +103,7 @@ class Budget(nn.Module):
     cost: Tensor
 
     def __init__(
-        self, config: BudgetConfig, stages: Sequence[GatedStage], frozen: FrozenModel, example: Tensor
+        self, config: BudgetConfig, stages: Sequence[GatedStage], frozen: FrozenModel, example: Tensors
     ) -> None:
         """Measure a model's blocks, and tell its gated stages to be cut."""
         super().__init__()

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from coterie.training.budget import BudgetConfig
 from coterie.training.data import DataConfig
 from coterie.training.draws import GateEstimator
+from coterie.training.encoders import Encoder
 from coterie.training.stages import AnyStageConfig, HeadConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -26,6 +27,9 @@ class _Frozen(BaseModel):
 class ModelConfig(_Frozen):
     """The stages, from the input on; the heads follow by themselves."""
 
+    inputs: dict[str, Encoder] = Field(default_factory=dict)
+    """Where the data has several inputs, what encodes each, by its name; the encodings side by side are what
+    the first stage takes."""
     stages: tuple[AnyStageConfig, ...]
     head: HeadConfig = HeadConfig()
     standardise: bool = True

@@ -8,20 +8,30 @@ from torch import Tensor
 
 from coterie.runtime.manifest import TensorSpec
 from coterie.training.blocks import Block, ImageInput, Standardise
-from coterie.training.data import Dataset
+from coterie.training.data import Dataset, Inputs, JoinedInputs
+from coterie.training.several import each, only
 
 _SAMPLE = 20_000
 
 
-def first_block(dataset: Dataset) -> Block | None:
+First = Block | None | tuple[Block | None, ...]
+"""A model's first block, or the first one of each of its inputs."""
+
+
+def first_block(dataset: Dataset) -> First:
     """Return the block that standardises inputs by the train split's statistics; none for text."""
-    spec = dataset.input
+    inputs = dataset.splits["train"].inputs
+    members = inputs.members if isinstance(inputs, JoinedInputs) else (inputs,)
+    return only(tuple(_standardising(spec, own) for spec, own in zip(dataset.inputs, members, strict=True)))
+
+
+def _standardising(spec: TensorSpec, inputs: Inputs) -> Block | None:
     if spec.dtype == "int64":
         return None
-    inputs = dataset.splits["train"].inputs
     # Every so many rows: enough for a mean, and the same rows at every call.
     rows = np.arange(0, len(inputs), max(1, len(inputs) // _SAMPLE))
-    values = inputs.batch(rows).astype(np.float64)
+    (batch,) = each(inputs.batch(rows))
+    values = batch.astype(np.float64)
     axes = (0, 1, 2) if spec.dtype == "uint8" else (0,)
     deviation = values.std(axis=axes)
     # A constant feature stays as it is, rather than being divided by nothing.
@@ -29,8 +39,12 @@ def first_block(dataset: Dataset) -> Block | None:
     return _block(spec, torch.from_numpy(values.mean(axis=axes)), torch.from_numpy(scale))
 
 
-def first_block_of(spec: TensorSpec) -> Block | None:
+def first_block_of(inputs: tuple[TensorSpec, ...]) -> First:
     """Return that block with neutral statistics: images still become numbers, channels first."""
+    return only(tuple(_neutral(spec) for spec in inputs))
+
+
+def _neutral(spec: TensorSpec) -> Block | None:
     if spec.dtype == "int64":
         return None
     size = int(spec.shape[-1] or 1)

@@ -5,7 +5,7 @@ This is all that an exporter needs to know of a training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.plan import SharingPlan, Stitches
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import Block
+from coterie.training.several import Tensors, each, take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class FrozenBank:
         """Return one block's architecture."""
         return self.templates[block] if self.templates else self.template
 
-    def run(self, block: int, states: Tensor) -> Tensor:
+    def run(self, block: int, states: Tensors) -> Tensor:
         """Run one block on ``[R, ...]``."""
         result: Tensor = functional_call(self.architecture(block), self.tensors[block], (states,))
         return result
@@ -48,13 +49,13 @@ class FrozenModel:
     """The plan and one bank for each of its stages, in the order in which states flow.
 
     Attributes:
-        input: The one tensor the first stage takes; its first dimension is the batch.
+        inputs: The tensors the first stage takes; the first dimension of each is the batch.
         tasks: What each task answers; the last stage (kind ``head``) has one block a task, in this order.
         plan: Which task uses which blocks.
         banks: One for each stage of the plan.
     """
 
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     tasks: tuple[TaskSpec, ...]
     plan: SharingPlan
     banks: tuple[FrozenBank, ...]
@@ -65,34 +66,34 @@ class FrozenModel:
         return max(task.width for task in self.tasks)
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, row: Tensor, task: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensors, row: Tensor, task: Tensor) -> Tensor:
         """Answer B questions about R inputs, one at a time: the slow and obvious way.
 
         Args:
-            inputs: ``[R, ...]``.
+            inputs: ``[R, ...]``; of a model with several inputs one of each, in their order.
             row: ``[B]`` int64, the input each question is about.
             task: ``[B]`` int64, the task each question is of.
 
         Returns:
             Scores ``[B, C]``, of taggings ``[B, L, C]``; columns past a task's own width are 0.
         """
-        tagging = self.tasks[0].kind == "tagging"
-        scores = torch.zeros((len(row), *(inputs.shape[1:2] if tagging else ()), self.width))
+        words = each(inputs)[0].shape[1:2] if self.tasks[0].kind == "tagging" else ()
+        scores = torch.zeros((len(row), *words, self.width))
         for question, (index, number) in enumerate(zip(row.tolist(), task.tolist(), strict=True)):
-            answer = self.scores(number, inputs[index : index + 1])
+            answer = self.scores(number, take(inputs, slice(index, index + 1)))
             scores[question, ..., : answer.shape[-1]] = answer[0]
         return scores
 
     @torch.no_grad()
-    def scores(self, task: int, inputs: Tensor) -> Tensor:
+    def scores(self, task: int, inputs: Tensors) -> Tensor:
         """Return one task's scores for every input, ``[R, ...] -> [R, C_task]``."""
-        states = inputs
-        for number in range(len(self.banks)):
+        states = self.handed_on(0, task, inputs)
+        for number in range(1, len(self.banks)):
             states = self.handed_on(number, task, states)
         return states
 
     @torch.no_grad()
-    def handed_on(self, number: int, task: int, states: Tensor) -> Tensor:
+    def handed_on(self, number: int, task: int, states: Tensors) -> Tensor:
         """Return what one stage makes of a task's states, ``[R, ...] -> [R, ...]``."""
         stage, bank = self.plan.stages[number], self.banks[number]
         if stage.stitches is not None:
@@ -108,20 +109,21 @@ class FrozenModel:
         return result if stage.columns is None else result[:, stage.columns[task]]
 
     @torch.no_grad()
-    def taken(self, number: int, states: Tensor) -> list[Tensor]:
+    def taken(self, number: int, states: Tensors) -> list[Tensors]:
         """Return what each block of a stage takes of the stage's input ``[R, ...]``."""
         stage, bank = self.plan.stages[number], self.banks[number]
         if stage.stitches is None:
             return [states] * len(stage.blocks)
         columns = run_columns(stage.stitches, bank, states, range(len(stage.blocks)))
-        taken = {}
-        for layer, given in zip(stage.stitches.layers, [{0: states}, *columns], strict=False):
+        taken: dict[int, Tensors] = {}
+        reaching: list[Mapping[int, Tensors]] = [{0: states}, *columns]
+        for layer, given in zip(stage.stitches.layers, reaching, strict=False):
             taken.update({block: given[at] for block, at in zip(layer.blocks, layer.takes, strict=True)})
         return [taken[block] for block in range(len(stage.blocks))]
 
 
 def run_columns(
-    stitches: Stitches, bank: FrozenBank, states: Tensor, blocks: Iterable[int]
+    stitches: Stitches, bank: FrozenBank, states: Tensors, blocks: Iterable[int]
 ) -> list[dict[int, Tensor]]:
     """Run stitched columns on ``[R, ...]``.
 
@@ -134,7 +136,8 @@ def run_columns(
     Returns:
         For each layer its columns' states ``[R, ...]``, by their place.
     """
-    wanted, given, found = set(blocks), {0: states}, []
+    wanted, found = set(blocks), list[dict[int, Tensor]]()
+    given: Mapping[int, Tensors] = {0: states}
     for layer in stitches.layers:
         results = {
             index: bank.run(block, given[at])

@@ -14,11 +14,14 @@ from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.plan import SharingPlan
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.bank import Bank
-from coterie.training.blocks import Block, InputShape
+from coterie.training.blocks import Block, InputShape, output_shape
 from coterie.training.budget import Budget
 from coterie.training.config import ModelConfig
 from coterie.training.dispatch import State
+from coterie.training.encoders import join_inputs
+from coterie.training.first import First
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Tensors, each, only
 from coterie.training.stages import (
     AnyStageConfig,
     ClusterStage,
@@ -37,24 +40,26 @@ class MultiTaskModel(nn.Module):
     """Stages in a row; the last one is the heads.
 
     Attributes:
-        input: The tensor the first stage takes.
+        inputs: The tensors the first stage takes.
         tasks: What each task answers, N of them.
         stages: The stages, in the order in which states flow.
         budget: What a task may use at most, if anything.
     """
 
-    def __init__(self, input: TensorSpec, tasks: Sequence[TaskSpec], stages: Sequence[Stage]) -> None:  # noqa: A002
+    def __init__(
+        self, inputs: tuple[TensorSpec, ...], tasks: Sequence[TaskSpec], stages: Sequence[Stage]
+    ) -> None:
         super().__init__()
-        self.input = input
+        self.inputs = inputs
         self.tasks = tuple(tasks)
         self.stages = nn.ModuleList(stages)
         self.budget: Budget | None = None
 
-    def forward(self, inputs: Tensor, row: Tensor, task: Tensor, draw: Draw | None = None) -> Tensor:
+    def forward(self, inputs: Tensors, row: Tensor, task: Tensor, draw: Draw | None = None) -> Tensor:
         """Answer B questions about R inputs.
 
         Args:
-            inputs: ``[R, ...]``.
+            inputs: ``[R, ...]``; of a model with several inputs one of each, in their order.
             row: ``[B]`` int64, the input each question is about.
             task: ``[B]`` int64, the task each question is of.
             draw: Where to draw gates from, while training; without it they are decided by equation 4.
@@ -62,8 +67,14 @@ class MultiTaskModel(nn.Module):
         Returns:
             Scores ``[B, C]``, of taggings ``[B, L, C]``; columns past a task's own width are 0.
         """
+        stages = self.each_stage()
+        if isinstance(inputs, tuple):
+            first, *stages = stages
+            if not isinstance(first, HardStage):
+                raise TypeError("a model of several inputs begins with the stage that joins them")
+            inputs = first.bank.run_only(inputs)
         state = State(inputs, row)
-        for stage in self.each_stage():
+        for stage in stages:
             if draw is None or draw.score is None or draw.samples == 1 or isinstance(stage, GatedStage):
                 state = stage(state, task, draw)
             else:
@@ -112,7 +123,7 @@ class MultiTaskModel(nn.Module):
     def freeze(self) -> FrozenModel:
         """Return the sharing plan with the blocks it names; this model is left as it is."""
         return FrozenModel(
-            input=self.input,
+            inputs=self.inputs,
             tasks=self.tasks,
             plan=self.plan(),
             banks=tuple(stage.frozen_bank() for stage in self.each_stage()),
@@ -122,30 +133,32 @@ class MultiTaskModel(nn.Module):
 def build_model(
     config: ModelConfig,
     *,
-    input: TensorSpec,  # noqa: A002
-    shape: InputShape,
+    input: TensorSpec | tuple[TensorSpec, ...],  # noqa: A002
+    shape: InputShape | tuple[InputShape, ...],
     tasks: Sequence[TaskSpec],
-    first: Block | None = None,
+    first: First = None,
     seed: int = 0,
 ) -> MultiTaskModel:
     """Make a model with fresh weights.
 
     Args:
         config: The stages.
-        input: The tensor the model takes.
-        shape: Its shape, without the batch dimension.
+        input: The tensor the model takes, or several.
+        shape: Its shape, without the batch dimension, or that of each.
         tasks: What to answer.
-        first: A block that learns nothing and comes before the stages, such as a standardisation.
+        first: A block that learns nothing and comes before the stages, such as a standardisation; or one for
+            each input.
         seed: Of the weights and of the clusterings.
 
     Raises:
         ConfigError: If the stages do not fit together; lists every mistake that can be seen.
     """
-    specs, names, whole = tuple(tasks), _names(config.stages), shape
+    specs, names = tuple(tasks), _names(config.stages)
+    inputs, shapes = each(input), each(shape)
     sites, mistakes = [], []
     start = 0
     for index, (stage, name) in enumerate(zip(config.stages, names, strict=True)):
-        sites.append(Site(name=name, tasks=specs, shape=shape, start=start, seed=seed))
+        sites.append(Site(name=name, tasks=specs, shape=shapes[0], start=start, seed=seed))
         if name in {"input", "head", *names[:index]}:
             mistakes.append(f"model.stages.{index}.name: {name!r} is taken: choose another")
         mistakes += [f"model.stages.{index}.{mistake}" for mistake in stage.mistakes(sites[-1])]
@@ -153,35 +166,57 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         stages: list[Stage] = []
-        if first is not None:
-            stages.append(HardStage("input", len(specs), Bank(lambda: first, 1)))
-            shape = InputShape(dims=tuple(first(_raw_example(input)).shape[1:]))
+        block, state = _first_block(config, inputs, shapes, first)
+        if block is not None:
+            stages.append(HardStage("input", len(specs), Bank(lambda: block, 1)))
         for index, (stage, site) in enumerate(zip(config.stages, sites, strict=True)):
             try:
-                made, shape = stage.build(replace(site, shape=shape))
+                made, state = stage.build(replace(site, shape=state))
             except ConfigError as error:
                 # The shapes after this stage are not known: what follows cannot be judged.
                 raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.{error}"]) from error
             stages.append(made)
         tagging = any(spec.kind == "tagging" for spec in specs)
-        head, size = config.head, shape.dims[-1]
-        if shape.tokens or len(shape.dims) != (2 if tagging else 1) or size is None:
+        if tagging and len(inputs) > 1:
+            mistakes.append("model.inputs: a tagging answers each word of one text: give its data one input")
+        head, size = config.head, state.dims[-1]
+        if state.tokens or len(state.dims) != (2 if tagging else 1) or size is None:
             wanted = "sequences (length, D)" if tagging else "vectors (D,)"
             mistakes.append(
-                f"model.head: the heads take {wanted}, but the last stage's output is {shape}: end "
+                f"model.head: the heads take {wanted}, but the last stage's output is {state}: end "
                 f"with a block that gives {wanted.partition(' ')[0]}"
             )
         if mistakes or size is None:
             raise ConfigError(_TITLE, mistakes)
         stages.append(HeadStage("head", size, specs, alike=head.alike, init_scale=head.init_scale))
-    model = MultiTaskModel(input, specs, stages)
+    model = MultiTaskModel(inputs, specs, stages)
     if config.budget is not None and config.budget.limits():
-        example = whole.example(1) if first is None else _raw_example(input)
+        example = only(tuple(map(_example, inputs, shapes)))
         model.budget = Budget(config.budget, model.gated_stages(), model.freeze(), example)
         mistakes = model.budget.mistakes([spec.name for spec in specs])
         if mistakes:
             raise ConfigError(_TITLE, mistakes)
     return model
+
+
+def _first_block(
+    config: ModelConfig, inputs: tuple[TensorSpec, ...], shapes: tuple[InputShape, ...], first: First
+) -> tuple[Block | None, InputShape]:
+    """Return the block before the stages, if there is any, and the shape of what they take."""
+    if len(inputs) > 1:
+        own = first if isinstance(first, tuple) else (None,) * len(inputs)
+        try:
+            return join_inputs(config.inputs, inputs, shapes, own)
+        except ConfigError as error:
+            raise ConfigError(_TITLE, [f"model.{mistake}" for mistake in error.problems]) from error
+    if config.inputs:
+        raise ConfigError(
+            _TITLE, ["model.inputs: the data has one input: leave it out, and begin with a stage for it"]
+        )
+    (block,) = each(first)
+    if block is None:
+        return None, shapes[0]
+    return block, output_shape(block, InputShape(dims=inputs[0].shape[1:]))
 
 
 def _first_learns(stage: Stage, state: State, task: Tensor, draw: Draw) -> State:
@@ -208,6 +243,5 @@ def _names(stages: Sequence[AnyStageConfig]) -> list[str]:
     return names
 
 
-def _raw_example(spec: TensorSpec) -> Tensor:
-    dims = [1, *(1 if size is None else size for size in spec.shape[1:])]
-    return torch.zeros(dims, dtype=torch.uint8 if spec.dtype == "uint8" else torch.float32)
+def _example(spec: TensorSpec, shape: InputShape) -> Tensor:
+    return shape.example(1).to(torch.uint8) if spec.dtype == "uint8" else shape.example(1)

@@ -26,19 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from coterie.runtime.errors import CheckpointError, TrainingError
 from coterie.runtime.manifest import TensorSpec, TextSpec
 from coterie.runtime.tasks import TaskSpec
-from coterie.training.blocks import Block, InputShape
+from coterie.training.blocks import InputShape
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
-from coterie.training.first import first_block, first_block_of, target_scale
+from coterie.training.first import First, first_block, first_block_of, target_scale
 from coterie.training.loop.batches import BatchSource
 from coterie.training.loop.checkpoint import load_weights
 from coterie.training.loop.evaluate import Scores, evaluate
@@ -49,6 +48,7 @@ from coterie.training.loop.trainer import BEST, Trainer
 from coterie.training.model import MultiTaskModel, build_model
 from coterie.training.report import read_metrics, write_report
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
+from coterie.training.several import Arrays, each, only
 from coterie.training.vectors import give_vectors, words_of
 from coterie.training.yaml_config import dump_config, load_config
 
@@ -60,17 +60,28 @@ class RunData(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     tasks: tuple[TaskSpec, ...]
     vocabulary: int
     text: TextSpec | None
     sha256: str
 
-    def shape(self, words: tuple[str, ...] = ()) -> InputShape:
-        """Return the shape of one input, whose token ids stand for ``words``."""
+    @model_validator(mode="before")
+    @classmethod
+    def _one_input(cls, raw: Any) -> Any:
+        # Runs of before there could be several have one, called so.
+        if isinstance(raw, dict) and "input" in raw:
+            return {"inputs": [raw["input"]], **{key: raw[key] for key in raw if key != "input"}}
+        return raw
+
+    def shapes(self, words: tuple[str, ...] = ()) -> tuple[InputShape, ...]:
+        """Return the shape of each input, whose token ids stand for ``words``."""
+        return tuple(self._shape(spec, words) for spec in self.inputs)
+
+    def _shape(self, spec: TensorSpec, words: tuple[str, ...]) -> InputShape:
         return InputShape(
-            dims=self.input.shape[1:],
-            tokens=self.input.dtype == "int64",
+            dims=spec.shape[1:],
+            tokens=spec.dtype == "int64",
             vocabulary=self.vocabulary,
             pad_id=0 if self.text is None else self.text.pad_id,
             words=words,
@@ -96,7 +107,7 @@ class Run:
     data: RunData
     model: MultiTaskModel
     metrics: dict[str, dict[str, dict[str, float]]]
-    inputs: npt.NDArray[Any] | None = None
+    inputs: Arrays | None = None
 
     def mean_metric(self, split: str) -> float:
         """Return the mean over tasks of the metric that they are compared by on a split."""
@@ -104,8 +115,8 @@ class Run:
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if known else 0.0
 
-    def samples(self) -> npt.NDArray[Any]:
-        """Return some inputs of the dev split, ``[n, ...]``.
+    def samples(self) -> Arrays:
+        """Return some inputs of the dev split, ``[n, ...]``; of a model with several inputs one of each.
 
         Raises:
             CheckpointError: If the run folder has lost them.
@@ -113,8 +124,9 @@ class Run:
         if self.inputs is not None:
             return self.inputs
         try:
-            return load_file(self.folder / SAMPLES)["inputs"]
-        except (OSError, SafetensorError) as error:
+            kept = load_file(self.folder / SAMPLES)
+            return only(tuple(kept[name] for name in _sample_names(self.data.inputs)))
+        except (OSError, SafetensorError, KeyError) as error:
             raise CheckpointError(
                 f"{SAMPLES} of {self.folder} is missing or damaged: train the run again"
             ) from error
@@ -152,7 +164,7 @@ def train(
         read_metrics(baseline)  # rather now than after the training
     dataset = load_data(config.data) if dataset is None else dataset
     data = RunData(
-        input=dataset.input,
+        inputs=dataset.inputs,
         tasks=dataset.tasks,
         vocabulary=0 if dataset.text is None else dataset.text.vocabulary,
         text=None if dataset.text is None else dataset.text.spec,
@@ -165,7 +177,7 @@ def train(
                 (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
         ranks.wait()
         _claim(folder, config, data)
-        first = first_block(dataset) if config.model.standardise else first_block_of(dataset.input)
+        first = first_block(dataset) if config.model.standardise else first_block_of(dataset.inputs)
         model = _fresh_model(config, data, first, folder)
         if ranks.first:
             give_vectors(model, config, dataset, folder)
@@ -202,18 +214,18 @@ def load_run(folder: Path) -> Run:
         )
     config = load_config(RunConfig, source=folder / CONFIG)
     data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
-    model = _fresh_model(config, data, first_block_of(data.input), folder)
+    model = _fresh_model(config, data, first_block_of(data.inputs), folder)
     load_weights(model, folder / BEST)
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return Run(folder, config, data, model.eval(), metrics)
 
 
-def _fresh_model(config: RunConfig, data: RunData, first: Block | None, folder: Path) -> MultiTaskModel:
+def _fresh_model(config: RunConfig, data: RunData, first: First, folder: Path) -> MultiTaskModel:
     words = () if data.text is None else words_of((folder / TOKENIZER).read_text(encoding="utf-8"))
     return build_model(
         config.model,
-        input=data.input,
-        shape=data.shape(words),
+        input=data.inputs,
+        shape=data.shapes(words),
         tasks=data.tasks,
         first=first,
         seed=config.seed,
@@ -240,7 +252,7 @@ def _finish(
     folder: Path,
     data: RunData,
     dataset: Dataset,
-    first: Block | None,
+    first: First,
     *,
     device: torch.device,
 ) -> Run:
@@ -258,10 +270,16 @@ def _finish(
     metrics = {name: each.tasks for name, each in scores.items()}
     inputs = dataset.splits["dev"].inputs
     chosen = np.arange(0, len(inputs), max(1, -(-len(inputs) // _SAMPLES)))
-    save_file({"inputs": np.ascontiguousarray(inputs.batch(chosen))}, folder / SAMPLES)
+    arrays = map(np.ascontiguousarray, each(inputs.batch(chosen)))
+    save_file(dict(zip(_sample_names(data.inputs), arrays, strict=True)), folder / SAMPLES)
     (folder / PLAN).write_text(model.plan().model_dump_json(indent=1), encoding="utf-8")
     (folder / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
     return Run(folder, config, data, model, metrics)
+
+
+def _sample_names(inputs: tuple[TensorSpec, ...]) -> list[str]:
+    """Return what the samples of each input are called in their file."""
+    return ["inputs"] if len(inputs) == 1 else [spec.name for spec in inputs]
 
 
 @contextmanager

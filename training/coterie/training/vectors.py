@@ -16,7 +16,7 @@ from coterie.runtime.errors import CheckpointError, DataError, MissingExtraError
 from coterie.runtime.text import TextEncoder
 from coterie.training.blocks import VectorTraining, WordsConfig
 from coterie.training.config import RunConfig
-from coterie.training.data import Dataset
+from coterie.training.data import Dataset, TokenInputs
 from coterie.training.model import MultiTaskModel
 from coterie.training.stages import BankStage, BlockStageConfig
 
@@ -128,6 +128,8 @@ def learn_vectors(dataset: Dataset, options: VectorTraining, width: int, seed: i
     if dataset.text is None:
         raise DataError("word vectors are learned from texts, but the data's inputs are none")
     inputs = dataset.splits["train"].inputs
+    if not isinstance(inputs, TokenInputs):
+        raise DataError("word vectors are learned from texts, but the data's inputs are more than these")
     encoder = TextEncoder(dataset.text.tokenizer, dataset.text.spec)
     texts = [inputs.batch(np.array([row]))[0].tolist() for row in range(len(inputs))]
     texts += encoder.tokens(dataset.unlabeled)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from coterie.exporter._metrics import router_of
 from coterie.exporter._verify import Checked, Floats, Reference, Rounding
-from coterie.exporter._weights import Array
 from coterie.runtime.errors import ParityError
 from coterie.runtime.manifest import Precision
+from coterie.training.several import Arrays, Tensors, apply, count, each, take
 
 INPUTS = 16
 """Each is asked about alone, and with every task: fewer than in fp32."""
@@ -43,36 +43,36 @@ def rounding_of(precision: Precision) -> Rounding | None:
 
 
 def reference_of(
-    precision: Precision, checked: Checked, reference: Reference, samples: Array
-) -> tuple[Reference, Array]:
+    precision: Precision, checked: Checked, reference: Reference, samples: Arrays
+) -> tuple[Reference, Arrays]:
     """Return what a bundle's graphs must answer, and the inputs they are asked about."""
     if precision == "fp32":
         return reference, samples
     router, answers = router_of(checked), dict[tuple[bytes, int], Tensor]()
     first = torch.zeros(1, dtype=torch.int64)
 
-    def one(inputs: Tensor, task: int) -> Tensor:
-        key = (inputs.numpy().tobytes(), task)
+    def one(inputs: Tensors, task: int) -> Tensor:
+        key = (b"".join(given.numpy().tobytes() for given in each(inputs)), task)
         if key not in answers:
             answers[key] = router(inputs, first, torch.tensor([task]))
         return answers[key]
 
-    def alone(inputs: Tensor, row: Tensor, task: Tensor) -> Tensor:
+    def alone(inputs: Tensors, row: Tensor, task: Tensor) -> Tensor:
         if len(row) == 0:
             return router(inputs, row, task)
         questions = zip(row.tolist(), task.tolist(), strict=True)
-        return torch.cat([one(inputs[index : index + 1], number) for index, number in questions])
+        return torch.cat([one(take(inputs, slice(index, index + 1)), number) for index, number in questions])
 
-    return alone, samples[:INPUTS]
+    return alone, take(samples, slice(INPUTS))
 
 
-def score_difference(checked: Checked, reference: Reference, samples: Array) -> float:
+def score_difference(checked: Checked, reference: Reference, samples: Arrays) -> float:
     """Return the largest absolute difference of the router's scores from the torch model's.
 
     Raises:
         ParityError: If the scores are no longer the model's: that is no rounding.
     """
-    inputs, tasks = torch.from_numpy(np.ascontiguousarray(samples[:INPUTS])), len(checked.tasks)
+    inputs, tasks = as_tensors(take(samples, slice(INPUTS))), len(checked.tasks)
     got, wanted = (about_every_task(answer, inputs, tasks) for answer in (router_of(checked), reference))
     away = float(np.linalg.norm(got - wanted)) / max(float(np.linalg.norm(wanted)), _SMALLEST_NORM)
     if not away <= _FURTHEST:
@@ -84,10 +84,15 @@ def score_difference(checked: Checked, reference: Reference, samples: Array) -> 
     return float(np.abs(got - wanted).max())
 
 
-def about_every_task(answer: Reference, samples: Tensor, tasks: int) -> Floats:
+def as_tensors(samples: Arrays) -> Tensors:
+    """Return inputs as a torch model takes them."""
+    return apply(lambda array: torch.from_numpy(np.ascontiguousarray(array)), samples)
+
+
+def about_every_task(answer: Reference, samples: Tensors, tasks: int) -> Floats:
     """Return every task's scores about every sample, ``[n * N, (L,) C]``."""
-    count = len(samples)
-    row = torch.arange(count).repeat_interleave(tasks)
+    rows = count(samples)
+    row = torch.arange(rows).repeat_interleave(tasks)
     with torch.no_grad():
-        found: Floats = answer(samples, row, torch.arange(tasks).repeat(count)).cpu().numpy()
+        found: Floats = answer(samples, row, torch.arange(tasks).repeat(rows)).cpu().numpy()
     return found

@@ -12,19 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from coterie.exporter._builder import serialize
 from coterie.exporter._cut_columns import Measure
 from coterie.exporter._files import ROUTER_FILE
 from coterie.exporter._metrics import router_of
 from coterie.exporter._model import BoundModel
-from coterie.exporter._precision._agree import about_every_task
+from coterie.exporter._precision._agree import about_every_task, as_tensors
 from coterie.exporter._router import router_graph
 from coterie.exporter._verify import Checked, Floats, Reference
-from coterie.exporter._weights import Array, WeightFile
+from coterie.exporter._weights import WeightFile
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import Precision
+from coterie.training.several import Arrays
 
 _POINTS = 100.0
 _ROUNDING = 1e-9
@@ -104,22 +104,22 @@ class Trials:
     """Asks the routers of models that mix precisions; their tensors lie in one weight file."""
 
     def __init__(
-        self, folder: Path, weights: WeightFile, *, narrow: BoundModel, wide: BoundModel, samples: Array
+        self, folder: Path, weights: WeightFile, *, narrow: BoundModel, wide: BoundModel, samples: Arrays
     ) -> None:
         self._folder, self._weights = folder, weights
         self.narrow, self.wide = narrow, wide
-        self._samples = torch.from_numpy(np.ascontiguousarray(samples))
+        self._samples = as_tensors(samples)
         self._wanted = self._about_samples(self.router(wide))
 
     def in_fp32(self) -> Checked:
         """Return the router in fp32, to be checked against the torch model."""
         self.router(self.wide)
-        return Checked(self._folder, self.wide.input, self.wide.tasks, [], ROUTER_FILE)
+        return Checked(self._folder, self.wide.inputs, self.wide.tasks, [], ROUTER_FILE)
 
     def router(self, model: BoundModel) -> Reference:
         """Return a model's router, as something to ask."""
         (self._folder / ROUTER_FILE).write_bytes(serialize(router_graph(model, self._weights)))
-        return router_of(Checked(self._folder, model.input, model.tasks, [], ROUTER_FILE))
+        return router_of(Checked(self._folder, model.inputs, model.tasks, [], ROUTER_FILE))
 
     def moved(self, router: Reference) -> float:
         """Return how far a router's scores about the samples lie from those in fp32, on the mean."""

@@ -14,10 +14,11 @@ from coterie.exporter._precision._agree import INPUTS, score_difference
 from coterie.exporter._precision._choose import Choice, Trials, choose, narrow_units, precisions
 from coterie.exporter._trace import Tracer
 from coterie.exporter._verify import Checked, Reference, verify
-from coterie.exporter._weights import Array, WeightStore
+from coterie.exporter._weights import WeightStore
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import WEIGHTS, Precision, PrecisionReport
 from coterie.training.frozen import FrozenModel
+from coterie.training.several import Arrays, take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Bound:
 def bind_in(
     wanted: Narrowing,
     frozen: FrozenModel,
-    samples: Array,
+    samples: Arrays,
     *,
     reference: Reference,
     tolerance: float,
@@ -112,7 +113,11 @@ def bind_in(
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         trials = Trials(
-            folder, store.write(folder / WEIGHTS), narrow=narrow, wide=wide, samples=samples[:INPUTS]
+            folder,
+            store.write(folder / WEIGHTS),
+            narrow=narrow,
+            wide=wide,
+            samples=take(samples, slice(INPUTS)),
         )
         verify(trials.in_fp32(), reference, samples, tolerance=tolerance, tasks=[])
         choice = Choice(narrow, (), {})
@@ -130,7 +135,7 @@ def bind_in(
 
 
 def precision_report(
-    bound: Bound, wanted: Narrowing, checked: Checked, reference: Reference, samples: Array
+    bound: Bound, wanted: Narrowing, checked: Checked, reference: Reference, samples: Arrays
 ) -> PrecisionReport | None:
     """Return what the manifest says of it; None in fp32."""
     if wanted.precision == "fp32":

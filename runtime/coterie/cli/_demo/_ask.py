@@ -20,6 +20,7 @@ from coterie.cli._demo._files import Exported
 from coterie.runtime import ROUTER, load
 from coterie.runtime.serving import Addresses
 from coterie.training import Run
+from coterie.training.several import each
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,7 +62,8 @@ class Questions:
 
     def __init__(self, run: Run) -> None:
         self.tasks = run.data.tasks
-        self.inputs = run.samples()[:INPUTS]
+        (samples,) = each(run.samples())
+        self.inputs = samples[:INPUTS]
         count = len(self.tasks)
         self.row = np.repeat(np.arange(len(self.inputs), dtype=np.int64), count)
         self.task = np.tile(np.arange(count, dtype=np.int64), len(self.inputs))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from os import cpu_count
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +13,7 @@ from coterie.cli._demo._ask import TOLERANCE, Way, worst
 from coterie.cli._demo._files import Exported
 from coterie.cli._demo._latency import Timing
 from coterie.cli._demo._train import HARD, OURS, SINGLE, WHAT, Trained, accuracy
+from coterie.cli._machine import in_words
 from coterie.cli._render import size
 from coterie.runtime.plan import StagePlan
 
@@ -39,7 +37,7 @@ class Findings:
         """Return the findings as plain data: bytes, milliseconds, shares of right answers."""
         tasks = [task.name for task in self.trained[OURS].run.data.tasks]
         return {
-            "machine": machine(),
+            "machine": in_words(),
             "tasks": tasks,
             "systems": {
                 name: {
@@ -80,14 +78,6 @@ class Findings:
         }
 
 
-def machine() -> str:
-    """Return what the numbers were measured on."""
-    return (
-        f"{platform.machine()} with {cpu_count()} cores, {platform.system()}, "
-        f"Python {platform.python_version()}, onnxruntime {version('onnxruntime')}, torch {version('torch')}"
-    )
-
-
 def show(found: Findings, console: Console) -> None:
     """Print the tables."""
     tables = (_blocks(found), _accuracy(found), _sizes(found), _latency(found), _parity(found))
@@ -96,7 +86,7 @@ def show(found: Findings, console: Console) -> None:
         console.print(table, highlight=False)
         console.print(f"[dim]{note}[/]", highlight=False)
     console.print()
-    console.print(f"measured on {machine()}", highlight=False)
+    console.print(f"measured on {in_words()}", highlight=False)
 
 
 def _table(title: str, *columns: str) -> Table:

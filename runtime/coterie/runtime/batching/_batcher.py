@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from coterie.runtime._asked import Asked
 from coterie.runtime._engine import Engine
+from coterie.runtime._graph import RunOptions
+from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction, Timing
-from coterie.runtime._sessions import RunOptions
 from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._merge import Merged, merge
 from coterie.runtime.batching._pace import Pace
@@ -30,11 +31,8 @@ Answers = list[Prediction | CoterieError]
 class BatchObserver(Protocol):
     """Is told of every run, for metrics."""
 
-    def batch(self, *, requests: int, rows: int, inputs: int, seconds: float) -> None:
-        """Take note of a run of ``rows`` questions about ``inputs`` distinct inputs."""
-
-    def waited(self, seconds: float) -> None:
-        """Take note of how long a request stood in the queue."""
+    def batch(self, *, requests: int, task: npt.NDArray[np.int64], inputs: int, seconds: float) -> None:
+        """Take note, in a thread, of a run of B questions to tasks [B] about ``inputs`` distinct inputs."""
 
 
 class Batcher:
@@ -83,7 +81,9 @@ class Batcher:
             if engine.bundle.text is not None
             else None
         )
-        self._sequences = engine.bundle.text is not None
+        self._sequences = {
+            spec.name for spec in engine.bundle.manifest.inputs if takes_text(engine.bundle, spec)
+        }
         self._tagging = engine.tasks[0].kind == "tagging"
         self._closing = False
         self._idle = asyncio.Event()
@@ -172,11 +172,11 @@ class Batcher:
                 self._idle.set()
 
     def _shape(self, asked: Asked) -> Shape:
-        dims = asked.inputs.shape[1:]
-        if self._sequences:
-            # Sequences of about the same length are padded to the longest: at most twice as long.
-            dims = (int(dims[0]).bit_length(), *dims[1:])
-        return dims, str(asked.inputs.dtype)
+        return tuple(self._dims(name, tensor.shape[1:]) for name, tensor in asked.inputs.items())
+
+    def _dims(self, name: str, dims: tuple[int, ...]) -> tuple[int, ...]:
+        # Sequences of about the same length are padded to the longest: at most twice as long.
+        return (int(dims[0]).bit_length(), *dims[1:]) if name in self._sequences else dims
 
     def _start(self) -> None:
         while len(self._running) < self._runs and self._queue:
@@ -193,9 +193,6 @@ class Batcher:
 
     async def _run(self, tickets: list[Ticket]) -> None:
         loop = asyncio.get_running_loop()
-        if self._observer is not None:
-            for ticket in tickets:
-                self._observer.waited(time.perf_counter() - ticket.arrived)
         stop, wanted = RunOptions(), len(tickets)
 
         def gone(answer: asyncio.Future[Prediction]) -> None:
@@ -237,8 +234,8 @@ class Batcher:
         if self._observer is not None:
             self._observer.batch(
                 requests=len(tickets),
-                rows=len(merged.asked),
-                inputs=len(merged.asked.inputs),
+                task=merged.asked.task,
+                inputs=merged.asked.distinct,
                 seconds=seconds,
             )
         answers = [

@@ -22,7 +22,7 @@ class Merged:
     Attributes:
         asked: All questions, one request's after the other's; inputs that are the same are there once.
         first: [n + 1], where each request's questions begin.
-        lengths: Each request's own length of a sequence, where shorter ones were padded; else ``None``.
+        lengths: Each request's own length of its one sequence, where shorter ones were padded; else ``None``.
     """
 
     asked: Asked
@@ -41,18 +41,19 @@ def merge(requests: Sequence[Asked]) -> Merged:
     """Join requests of one shape; sequences are padded with 0 to the longest among them."""
     if len(requests) == 1:
         return Merged(requests[0], (0, len(requests[0])), None)
-    lengths = None
-    inputs = [asked.inputs for asked in requests]
-    if len({each.shape[1:] for each in inputs}) > 1:
-        lengths = tuple(each.shape[1] for each in inputs)
-        inputs = [_padded(each, max(lengths)) for each in inputs]
-    joined = np.concatenate(inputs)
-    offsets = np.cumsum([0, *(len(each) for each in inputs)])
+    joined, lengths = {}, None
+    for name in requests[0].inputs:
+        tensors = [asked.inputs[name] for asked in requests]
+        if len({each.shape[1:] for each in tensors}) > 1:
+            lengths = tuple(each.shape[1] for each in tensors)
+            tensors = [_padded(each, max(lengths)) for each in tensors]
+        joined[name] = np.concatenate(tensors)
+    offsets = np.cumsum([0, *(asked.distinct for asked in requests)])
     row = np.concatenate([asked.row + start for asked, start in zip(requests, offsets, strict=False)])
     task = np.concatenate([asked.task for asked in requests])
-    distinct, place = _distinct(joined)
-    if len(distinct) < len(joined):
-        joined, row = joined[distinct], place[row]
+    distinct, place = _distinct(list(joined.values()))
+    if len(distinct) < len(place):
+        joined, row = {name: each[distinct] for name, each in joined.items()}, place[row]
     first = np.cumsum([0, *(len(asked) for asked in requests)])
     return Merged(Asked(joined, row, task), tuple(first.tolist()), lengths)
 
@@ -62,13 +63,14 @@ def _padded(inputs: Array, length: int) -> Array:
     return np.pad(inputs, [(0, 0), (0, missing), *[(0, 0)] * (inputs.ndim - 2)])
 
 
-def _distinct(inputs: Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the first of each group of equal inputs, and the group of each, [R]."""
+def _distinct(tensors: Sequence[Array]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first of each group of inputs that are equal in every tensor, and the group of each, [R]."""
     groups: dict[bytes, int] = {}
     first: list[int] = []
-    place = np.empty(len(inputs), dtype=np.int64)
-    for number, each in enumerate(inputs):
-        group = groups.setdefault(each.tobytes(), len(groups))
+    place = np.empty(len(tensors[0]), dtype=np.int64)
+    for number in range(len(place)):
+        content = b"".join(each[number].tobytes() for each in tensors)
+        group = groups.setdefault(content, len(groups))
         if group == len(first):
             first.append(number)
         place[number] = group

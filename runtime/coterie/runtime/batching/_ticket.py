@@ -11,7 +11,7 @@ from coterie.runtime._prediction import Prediction
 MANY = -1
 """The flow of requests that ask several tasks."""
 
-Shape = tuple[tuple[int, ...], str]
+Shape = tuple[tuple[int, ...], ...]
 
 
 @dataclass(eq=False)
@@ -39,4 +39,4 @@ class Ticket:
     def __post_init__(self) -> None:
         same = self.asked.spec is not None and len(self.asked) > 0
         self.flow = int(self.asked.task[0]) if same else MANY
-        self.rows = max(1, len(self.asked), len(self.asked.inputs))
+        self.rows = max(1, len(self.asked), self.asked.distinct)

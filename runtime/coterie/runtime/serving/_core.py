@@ -6,17 +6,22 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from coterie.runtime._bundle import Bundle
+from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
-from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.errors import InvalidInputError, UnknownTaskError
 from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.serving._access import ANYBODY, Caller
 from coterie.runtime.serving._classification import classify
 from coterie.runtime.serving._failures import TooLargeError
-from coterie.runtime.serving._statistics import Statistics
+from coterie.runtime.serving._sizes import LONGEST_TEXT, longest_text, rows_of
 from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
+from coterie.runtime.serving.observing._statistics import Statistics
 from coterie.runtime.tasks import ROUTER, TaskSpec
 
 VERSION = "1"
@@ -31,6 +36,8 @@ EXTENSIONS = (
 )
 """What the server can do beyond the protocol itself, by Triton's names; of the repository only its index."""
 TEXT = "text"
+PRIORITY = 2
+"""Of a question that names none."""
 
 _DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 
@@ -61,8 +68,9 @@ class ModelInfo:
 class Question:
     """A request: a model, its inputs, and which outputs to give (all, if none is named).
 
-    ``timeout`` is after how many seconds nobody wants the answer any more; ``classes`` says of which outputs
-    only so many of the likeliest classes are wanted.
+    ``timeout`` is after how many seconds nobody wants the answer any more; ``priority`` is who goes first, 1
+    before 2 before 3; ``classes`` says of which outputs only so many of the likeliest classes are wanted;
+    ``caller`` is who asks.
     """
 
     model: str
@@ -70,7 +78,9 @@ class Question:
     version: str = ""
     outputs: tuple[str, ...] = ()
     timeout: float | None = None
+    priority: int = PRIORITY
     classes: Mapping[str, int] = field(default_factory=dict)
+    caller: Caller = ANYBODY
 
 
 @dataclass(frozen=True)
@@ -89,16 +99,20 @@ class Version:
     Args:
         batcher: Where the questions go.
         max_rows: Most inputs, and most questions, of one request.
+        max_text: Most characters of one text.
         number: What clients call the version.
     """
 
-    def __init__(self, batcher: Batcher, *, max_rows: int, number: str = VERSION) -> None:
+    def __init__(
+        self, batcher: Batcher, *, max_rows: int, max_text: int = LONGEST_TEXT, number: str = VERSION
+    ) -> None:
         self.batcher = batcher
         self.number = number
         self._max_rows = max_rows
+        self._max_text = max_text
         bundle = batcher.engine.bundle
         self.bundle = bundle
-        self._input = _input_info(bundle.manifest.inputs[0], text=bundle.text is not None)
+        self._inputs = tuple(_input_info(bundle, spec) for spec in bundle.manifest.inputs)
         self._models = {task.name: self._task_model(task) for task in bundle.tasks}
         self._models[ROUTER] = self._router_model(bundle.tasks)
         self.statistics = Statistics(self._models, number)
@@ -115,13 +129,17 @@ class Version:
         """Return whether there is a model of that name."""
         return model in self._models
 
-    def info(self, model: str) -> ModelInfo:
-        """Return a model's metadata.
+    def info(self, model: str, caller: Caller = ANYBODY) -> ModelInfo:
+        """Return the metadata of a model that somebody asks for.
 
         Raises:
+            RefusedError: If they may not.
             UnknownTaskError: If there is no such model; the message suggests close names.
         """
+        caller.check(model)
         if model not in self._models:
+            if not caller.may_ask_all:  # whom close names are nothing to
+                raise UnknownTaskError(f"there is no task {model[:80]!r}")
             self.bundle.task_index(model)  # raises
         return self._models[model]
 
@@ -134,6 +152,18 @@ class Version:
         if max(counts) > self._max_rows:
             raise TooLargeError(
                 f"{max(counts)} rows in one request: this server takes {self._max_rows}, split it"
+            )
+
+    def check_texts(self, inputs: Any) -> None:
+        """Check how long the texts among a request's inputs are.
+
+        Raises:
+            TooLargeError: If one is longer than the server takes.
+        """
+        longest = longest_text(inputs)
+        if longest > self._max_text:
+            raise TooLargeError(
+                f"a text of {longest} characters: this server takes {self._max_text}, cut it or divide it"
             )
 
     @contextlib.contextmanager
@@ -160,20 +190,25 @@ class Version:
             RequestError: If the question is wrong, or its answer too late; see ``Models.answer``.
             UnavailableError: If as much waits as may wait.
         """
-        info = self.info(question.model)
+        info = self.info(question.model, question.caller)
         wanted = _wanted(info, question.outputs)
         _check_classes(info, question.classes)
         tensors = _checked(info, question.inputs)
-        array = tensors[self._input.name]
-        inputs = as_texts(TEXT, array) if self._input.datatype == "BYTES" else array
+        inputs = self._given(tensors)
+        self.check_texts(inputs)
         if info.name == ROUTER:
             task = _task_argument(tensors["task"])
+            self._check_tasks(question.caller, task)
             row = tensors.get("row")
-            self.check_rows(_rows(inputs), _rows(task))
-            prediction = await self.batcher.predict_many(inputs, row, task, timeout=question.timeout)
+            self.check_rows(rows_of(inputs), rows_of(task))
+            prediction = await self.batcher.predict_many(
+                inputs, row, task, timeout=question.timeout, priority=question.priority
+            )
         else:
-            self.check_rows(_rows(inputs))
-            prediction = await self.batcher.predict(info.name, inputs, timeout=question.timeout)
+            self.check_rows(rows_of(inputs))
+            prediction = await self.batcher.predict(
+                info.name, inputs, timeout=question.timeout, priority=question.priority
+            )
         outputs = {}
         for spec in wanted:
             tensor = Tensor(spec.datatype, _output(info, spec.name, prediction))
@@ -182,6 +217,29 @@ class Version:
                 tensor = Tensor("BYTES", classify(prediction, tensor.array, count))
             outputs[spec.name] = tensor
         return Answer(info.name, outputs, self.number), prediction
+
+    def _check_tasks(self, caller: Caller, task: Array | list[str]) -> None:
+        """Check that somebody may ask all of the tasks that a question to the router names."""
+        if caller.may_ask_all:
+            return
+        names = task if isinstance(task, list) else []
+        if isinstance(task, np.ndarray):
+            tasks = self.bundle.tasks
+            # What is out of range the engine refuses.
+            names = [tasks[index].name for index in np.unique(task).tolist() if 0 <= index < len(tasks)]
+        for name in set(names):
+            self.info(name, caller)
+
+    def _given(self, tensors: Mapping[str, Array]) -> Any:
+        """Return the inputs as an engine takes them."""
+        given = {
+            spec.name: as_texts(spec.name, tensors[spec.name])
+            if spec.datatype == "BYTES"
+            else tensors[spec.name]
+            for spec in self._inputs
+        }
+        # An only input of texts has another name than the tensor of their tokens.
+        return given if len(given) > 1 else next(iter(given.values()))
 
     def _task_model(self, task: TaskSpec) -> ModelInfo:
         each = _each(task)
@@ -192,7 +250,7 @@ class Version:
             outputs.append(TensorInfo("label", "BYTES", each))
         if task.kind == "multilabel":
             outputs.append(TensorInfo("label", "UINT8", (-1, task.width)))
-        return ModelInfo(task.name, (self._input,), tuple(outputs))
+        return ModelInfo(task.name, self._inputs, tuple(outputs))
 
     def _router_model(self, tasks: tuple[TaskSpec, ...]) -> ModelInfo:
         width = max(task.width for task in tasks)
@@ -201,7 +259,7 @@ class Version:
         if any(task.kind != "regression" for task in tasks):
             outputs.append(TensorInfo("probabilities", "FP32", (*each, width)))
             outputs.append(TensorInfo("label", "BYTES", each))
-        inputs = (self._input, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
+        inputs = (*self._inputs, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
         return ModelInfo(ROUTER, inputs, tuple(outputs), optional=("row",))
 
 
@@ -210,9 +268,10 @@ def _each(task: TaskSpec) -> tuple[int, ...]:
     return (-1, -1) if task.kind == "tagging" else (-1,)
 
 
-def _input_info(spec: TensorSpec, *, text: bool) -> TensorInfo:
-    if text:
-        return TensorInfo(TEXT, "BYTES", (-1,))
+def _input_info(bundle: Bundle, spec: TensorSpec) -> TensorInfo:
+    if takes_text(bundle, spec):
+        alone = len(bundle.manifest.inputs) == 1
+        return TensorInfo(TEXT if alone else spec.name, "BYTES", (-1,))
     return TensorInfo(
         spec.name, _DATATYPES[spec.dtype], tuple(-1 if dim is None else dim for dim in spec.shape)
     )
@@ -253,11 +312,6 @@ def _checked(info: ModelInfo, inputs: Mapping[str, Tensor]) -> dict[str, Array]:
     if missing:
         raise InvalidInputError(f"model {info.name!r} needs input {', '.join(map(repr, missing))}")
     return {name: tensor.array for name, tensor in inputs.items()}
-
-
-def _rows(values: Array | list[str]) -> int:
-    """Return how many rows there are, of whatever shape: the engine is who refuses a shape."""
-    return max(np.shape(values)[:1], default=1) if isinstance(values, np.ndarray) else len(values)
 
 
 def _task_argument(array: Array) -> Array | list[str]:

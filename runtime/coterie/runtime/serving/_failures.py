@@ -30,6 +30,10 @@ class RefusedError(RequestError):
     """Clients may not ask for this."""
 
 
+class UnauthenticatedError(RequestError):
+    """Nobody may ask without a key, and the request has none that the server knows."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """What a client is told of an error."""
@@ -45,6 +49,7 @@ _KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
     (UnknownTaskError, Failure("not_found", 404, "NOT_FOUND")),
     (TooLargeError, Failure("too_large", 413, "RESOURCE_EXHAUSTED")),
     (RefusedError, Failure("refused", 403, "PERMISSION_DENIED")),
+    (UnauthenticatedError, Failure("unauthenticated", 401, "UNAUTHENTICATED")),
     (GoneError, Failure("cancelled", 499, "CANCELLED")),
     (DeadlineError, Failure("late", 504, "DEADLINE_EXCEEDED")),
     (OverloadedError, Failure("overloaded", 429, "RESOURCE_EXHAUSTED")),

@@ -12,6 +12,7 @@ from typing import Protocol
 from coterie.runtime._engine import Engine
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import BundleError, CoterieError
+from coterie.runtime.serving._core import Version
 from coterie.runtime.serving._models import Models
 from coterie.runtime.store import Pointer, Store
 
@@ -26,6 +27,9 @@ class SwapObserver(Protocol):
 
     def swapped(self, *, outcome: str) -> None:
         """Take note of a version that was loaded, ``ok``, or could not be, ``failed``."""
+
+    def unloaded(self, version: str) -> None:
+        """Take note of a version that is asked no more."""
 
 
 def load_served(store: Store, load: Load) -> tuple[int, Engine, dict[str, str]]:
@@ -61,7 +65,7 @@ class Follower:
         store: The store.
         models: The models; the version they begin with is the store's.
         load: Gives a version's engine.
-        batcher: Gives an engine's batcher.
+        batcher: Gives the batcher of an engine, by the number of its version.
         keep: How many versions that were replaced stay loaded.
         seconds: How often the store is looked at.
         observer: Told of every version that was loaded.
@@ -73,7 +77,7 @@ class Follower:
         models: Models,
         *,
         load: Load,
-        batcher: Callable[[Engine], Batcher],
+        batcher: Callable[[Engine, str], Batcher],
         keep: int,
         seconds: float,
         observer: SwapObserver | None = None,
@@ -161,16 +165,21 @@ class Follower:
             self._tell("failed")
             return False
         await asyncio.to_thread(self._store.mark, version, None)
-        self._models.add(self._batcher(engine), number)
+        self._models.add(self._batcher(engine, number), number)
         self._tell("ok")
         return True
 
     def _unload(self, wanted: set[str]) -> None:
         self._replaced = self._replaced[-self._keep :] if self._keep else []
         for number in [each for each in self._models.loaded if each not in {*wanted, *self._replaced}]:
-            task = asyncio.get_running_loop().create_task(self._models.remove(number).close())
+            task = asyncio.get_running_loop().create_task(self._close(self._models.remove(number)))
             self._unloading.add(task)
             task.add_done_callback(self._unloading.discard)
+
+    async def _close(self, version: Version) -> None:
+        await version.close()
+        if self._observer is not None and version.number not in self._models.loaded:
+            self._observer.unloaded(version.number)
 
     def _tell(self, outcome: str) -> None:
         if self._observer is not None:

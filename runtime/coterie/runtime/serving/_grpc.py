@@ -17,12 +17,15 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from coterie.runtime.serving import _grpc_codec as codec
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, Question
+from coterie.runtime.serving._access import ANYBODY, Access, Caller
+from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, ModelInfo, Question
 from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
 from coterie.runtime.serving._grpc_stream import in_order
 from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._protocol import SERVICE, Method, messages, methods, pool
 from coterie.runtime.serving._repository import config, index, refuse_to_load
+from coterie.runtime.serving._tls import Tls
+from coterie.runtime.serving.observing._calls import REQUEST_ID, Calls
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
 
@@ -38,11 +41,25 @@ class GrpcServer:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         max_body: Largest request, in bytes; a larger one is refused with RESOURCE_EXHAUSTED.
+        access: Who may ask; anybody, where it is not given.
+        tls: The certificates; without them it speaks plainly.
+        calls: Follows the calls; without it they have ids, and nobody is told of them.
     """
 
-    def __init__(self, models: Models, *, host: str, port: int, max_body: int) -> None:
+    def __init__(
+        self,
+        models: Models,
+        *,
+        host: str,
+        port: int,
+        max_body: int,
+        access: Access | None = None,
+        tls: Tls | None = None,
+        calls: Calls | None = None,
+    ) -> None:
         self._stopping = asyncio.Event()
-        self._servicer = _Servicer(models, self._stopping)
+        self._servicer = _Servicer(models, access or Access(None), self._stopping, calls or Calls())
+        self._tls = tls
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = [
             ("grpc.so_reuseport", 1),
@@ -67,7 +84,11 @@ class GrpcServer:
         )
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
-            port: int = self._server.add_insecure_port(self._address)
+            port: int = (
+                self._server.add_insecure_port(self._address)
+                if self._tls is None
+                else self._server.add_secure_port(self._address, _credentials(self._tls))
+            )
         except RuntimeError as error:
             raise OSError(f"cannot listen for gRPC on {self._address}: is the port in use?") from error
         await self._server.start()
@@ -82,7 +103,9 @@ class GrpcServer:
 
 
 class _Servicer:
-    def __init__(self, models: Models, stopping: asyncio.Event) -> None:
+    def __init__(self, models: Models, access: Access, stopping: asyncio.Event, calls: Calls) -> None:
+        self._calls = calls
+        self._access = access
         self._models = models
         self._stopping = stopping
         self._version = version("coterie")
@@ -105,7 +128,7 @@ class _Servicer:
 
         def handler_of(name: str, method: Method) -> Any:
             codecs = {
-                "request_deserializer": messages()[method.request].FromString,
+                "request_deserializer": codec.reader(method.request),
                 "response_serializer": messages()[method.response].SerializeToString,
             }
             if method.streams:
@@ -122,30 +145,45 @@ class _Servicer:
     async def _server_ready(self, _: Any, _context: Any) -> Any:
         return messages()["ServerReadyResponse"](ready=self._models.ready)
 
-    async def _model_ready(self, request: Any, _context: Any) -> Any:
-        self._models.info(request.name, request.version)
+    def _caller(self, context: Any) -> Caller:
+        if self._access.is_open:
+            return ANYBODY
+        metadata = dict(context.invocation_metadata() or ())
+        return self._access.caller(str(metadata.get("authorization", "")), str(metadata.get("x-api-key", "")))
+
+    def _info(self, request: Any, context: Any) -> ModelInfo:
+        return self._models.info(request.name, request.version, self._caller(context))
+
+    async def _model_ready(self, request: Any, context: Any) -> Any:
+        self._info(request, context)
         return messages()["ModelReadyResponse"](ready=self._models.ready)
 
-    async def _server_metadata(self, _: Any, _context: Any) -> Any:
+    async def _server_metadata(self, _: Any, context: Any) -> Any:
+        self._caller(context)
         return messages()["ServerMetadataResponse"](
             name="coterie", version=self._version, extensions=EXTENSIONS
         )
 
-    async def _model_metadata(self, request: Any, _context: Any) -> Any:
-        return codec.metadata(self._models.info(request.name, request.version), PLATFORM)
+    async def _model_metadata(self, request: Any, context: Any) -> Any:
+        return codec.metadata(self._info(request, context), PLATFORM)
 
-    async def _model_config(self, request: Any, _context: Any) -> Any:
-        described = {"config": config(self._models.info(request.name, request.version))}
+    async def _model_config(self, request: Any, context: Any) -> Any:
+        described = {"config": config(self._info(request, context))}
         return codec.message("ModelConfigResponse", described)
 
-    async def _model_statistics(self, request: Any, _context: Any) -> Any:
-        statistics = self._models.statistics(request.name, request.version)
+    async def _model_statistics(self, request: Any, context: Any) -> Any:
+        caller = self._caller(context)
+        if request.name:
+            self._models.info(request.name, request.version, caller)
+        statistics = caller.seen(self._models.statistics(request.name, request.version))
         return codec.message("ModelStatisticsResponse", {"model_stats": statistics})
 
-    async def _repository_index(self, request: Any, _context: Any) -> Any:
-        return codec.message("RepositoryIndexResponse", {"models": index(self._models, ready=request.ready)})
+    async def _repository_index(self, request: Any, context: Any) -> Any:
+        models = self._caller(context).seen(index(self._models, ready=request.ready))
+        return codec.message("RepositoryIndexResponse", {"models": models})
 
-    async def _repository_refused(self, _: Any, _context: Any) -> Any:
+    async def _repository_refused(self, _: Any, context: Any) -> Any:
+        self._caller(context)
         refuse_to_load()
 
     async def _model_stream_infer(self, requests: Any, context: Any) -> AsyncIterator[Any]:
@@ -153,7 +191,9 @@ class _Servicer:
 
         async def answer(request: Any) -> Any:
             try:
-                return codec.streamed(await self._model_infer(request, context), request)
+                return codec.streamed(
+                    await self._model_infer(codec.checked(request), context, alone=False), request
+                )
             except Exception as error:
                 if failing:
                     raise
@@ -165,14 +205,37 @@ class _Servicer:
         except Exception as error:
             await _abort(context, error)
 
-    async def _model_infer(self, request: Any, context: Any) -> Any:
+    async def _model_infer(self, request: Any, context: Any, *, alone: bool = True) -> Any:
+        """Answer a question; one that is ``alone`` in its call has its id in the call's metadata too."""
+        with self._calls.call("grpc", "ModelInfer", context.invocation_metadata() or ()) as call:
+            call.status = "CANCELLED"  # unless it comes to an end
+            call.suggest(request.id)
+            if alone:
+                context.set_trailing_metadata(((REQUEST_ID, call.id),))
+            try:
+                answer = await self._answer(request, context)
+            except Exception as error:
+                call.status = failure_of(error).grpc
+                raise
+            call.status = "OK"
+            return answer
+
+    async def _answer(self, request: Any, context: Any) -> Any:
         try:
-            self._models.info(request.model_name, request.model_version)
-            question = _in_time(codec.decode(request), context.time_remaining())
+            caller = self._caller(context)
+            self._models.find(request.model_version).info(request.model_name, caller)
+            question = _in_time(codec.decode(request, caller), context.time_remaining())
         except Exception as error:
             self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)
             raise
         return codec.encode(await self._models.answer(question, transport="grpc"), request)
+
+
+def _credentials(tls: Tls) -> Any:
+    authority = None if tls.client_ca is None else tls.client_ca.read_bytes()
+    return grpc.ssl_server_credentials(
+        [(tls.key.read_bytes(), tls.cert.read_bytes())], authority, require_client_auth=authority is not None
+    )
 
 
 def _in_time(question: Question, remaining: float | None) -> Question:
@@ -190,7 +253,7 @@ def _wants_status(context: Any) -> bool:
 def _safe(handler: Handler) -> Callable[[Any, Any], Awaitable[Any]]:
     async def guarded(request: Any, context: Any) -> Any:
         try:
-            return await handler(request, context)
+            return await handler(codec.checked(request), context)
         except Exception as error:
             return await _abort(context, error)
 
@@ -204,5 +267,7 @@ async def _abort(context: Any, error: Exception) -> Any:
         details = status_pb2.Status(code=code.value[0], message=message)
         details.details.add().Pack(RetryInfo(retry_delay=Duration(seconds=seconds)))
         status = rpc_status.to_status(details)
-        context.set_trailing_metadata((*status.trailing_metadata, ("retry-after", str(seconds))))
+        known = context.trailing_metadata() or ()
+        more = (*status.trailing_metadata, ("retry-after", str(seconds)))
+        context.set_trailing_metadata((*known, *more))
     return await context.abort(code, message)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 
 from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._access import ANYBODY, Caller
 from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import Answer, ModelInfo, Question
+from coterie.runtime.serving._core import PRIORITY, Answer, ModelInfo, Question
 from coterie.runtime.serving._protocol import messages
-from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, timeout_of, to_raw
+from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, priority_of, timeout_of, to_raw
 
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -20,8 +23,37 @@ _CONTENTS = {
 _UNSUPPORTED = ("shared_memory_region",)
 
 
-def decode(request: Any) -> Question:
-    """Return what a ``ModelInferRequest`` asks.
+def reader(name: str) -> Callable[[bytes], Any]:
+    """Return what reads messages of a name; bytes that are none become ``None``, which ``checked`` refuses.
+
+    An error at that place gRPC would tell the client as the server's own.
+    """
+    parse = messages()[name].FromString
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return None
+
+    return read
+
+
+def checked(request: Any) -> Any:
+    """Return a message that was read.
+
+    Raises:
+        InvalidInputError: If it could not be.
+    """
+    if request is None:
+        raise InvalidInputError(
+            "these bytes are no message of the protocol: send them as its proto file says"
+        )
+    return request
+
+
+def decode(request: Any, caller: Caller = ANYBODY) -> Question:
+    """Return what a ``ModelInferRequest`` of somebody's asks.
 
     Raises:
         InvalidInputError: If its tensors are not as the protocol has them.
@@ -52,7 +84,10 @@ def decode(request: Any) -> Question:
         _check_parameters(output, of)
         classes[output.name] = classes_of(_parameter(output, "classification"), of)
     timeout = timeout_of(_parameter(request, "timeout"))
-    return Question(request.model_name, inputs, request.model_version, tuple(classes), timeout, classes)
+    priority = priority_of(_parameter(request, "priority"), PRIORITY)
+    return Question(
+        request.model_name, inputs, request.model_version, tuple(classes), timeout, priority, classes, caller
+    )
 
 
 def encode(answer: Answer, request: Any) -> Any:
@@ -87,9 +122,10 @@ def streamed(response: Any, request: Any) -> Any:
 
 
 def streamed_error(text: str, request: Any) -> Any:
-    """Return an error as one of a stream's answers, with the id of the question."""
+    """Return an error as one of a stream's answers, with the id of the question, if that could be read."""
     response = messages()["ModelStreamInferResponse"](error_message=text)
-    response.infer_response.id = request.id
+    if request is not None:
+        response.infer_response.id = request.id
     return response
 
 

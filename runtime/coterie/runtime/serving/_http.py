@@ -1,81 +1,90 @@
-"""The Open Inference Protocol v2 over HTTP, as an ASGI application."""
+"""The addresses of a server that are asked now and then: metadata, health, metrics."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import _http_codec as codec
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM
-from coterie.runtime.serving._failures import GoneError, failure_of, message_of, retry_seconds
+from coterie.runtime.serving._access import ANYBODY, Caller
+from coterie.runtime.serving._asgi import CALLER, error_headers
+from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, ModelInfo
+from coterie.runtime.serving._failures import RefusedError, message_of
 from coterie.runtime.serving._limits import BodyLimit
 from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._repository import config, index, refuse_to_load
-
-_HEADER = "Inference-Header-Content-Length"
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-"""All of them, or a GET of ``.../infer`` would be taken for the metadata of a model of that name."""
+from coterie.runtime.serving._typed import TypedApi
+from coterie.runtime.serving.observing._exposition import CONTENT_TYPE
 
 Handler = Callable[[Request], Awaitable[Response]]
-T = TypeVar("T")
 
 
-def create_app(
-    models: Callable[[], Models | None], *, max_body: int, routes: Sequence[BaseRoute] = ()
+def create_pages(
+    models: Callable[[], Models | None], metrics: Callable[[], Awaitable[bytes]] | None, *, max_body: int
 ) -> Starlette:
-    """Return the application.
+    """Return the application; who asks is in the scope, under ``CALLER``.
 
     Args:
         models: Gives the models once they are loaded; until then every question is refused with 503.
-        max_body: Largest body, in bytes, packed or unpacked.
-        routes: More routes of the same application.
+        metrics: Gives the metrics in Prometheus's words; without it there are none.
+        max_body: Largest body, in bytes.
     """
-    front = _Front(models, max_body)
+    pages = _Pages(models, metrics)
     # A task's name may hold slashes, so the longer paths come first.
     model = "/v2/models/{model:path}"
     versioned = model + "/versions/{version}"
-    own = [
-        Route("/v2", _safe(front.server)),
-        Route("/v2/", _safe(front.server)),
-        Route("/v2/health/live", _safe(front.live)),
-        Route("/v2/health/ready", _safe(front.ready)),
-        Route(versioned + "/infer", _safe(front.infer), methods=_METHODS),
-        Route(model + "/infer", _safe(front.infer), methods=_METHODS),
-        Route("/v2/models/stats", _safe(front.all_statistics)),
-        Route("/v2/repository/index", _safe(front.index), methods=["POST"]),
-        Route("/v2/repository/models/{model:path}/load", _safe(front.refused), methods=["POST"]),
-        Route("/v2/repository/models/{model:path}/unload", _safe(front.refused), methods=["POST"]),
-        Route(versioned + "/stats", _safe(front.statistics)),
-        Route(model + "/stats", _safe(front.statistics)),
-        Route(versioned + "/config", _safe(front.config)),
-        Route(model + "/config", _safe(front.config)),
-        Route(versioned + "/ready", _safe(front.model_ready)),
-        Route(model + "/ready", _safe(front.model_ready)),
-        Route(versioned, _safe(front.model)),
-        Route(model, _safe(front.model)),
-        Route("/v2/{rest:path}", _safe(front.nothing)),
-    ]
+    own = {
+        "/v2": pages.server,
+        "/v2/": pages.server,
+        "/v2/health/live": pages.live,
+        "/v2/health/ready": pages.ready,
+        "/v2/models/stats": pages.all_statistics,
+        versioned + "/stats": pages.statistics,
+        model + "/stats": pages.statistics,
+        versioned + "/config": pages.config,
+        model + "/config": pages.config,
+        versioned + "/ready": pages.model_ready,
+        model + "/ready": pages.model_ready,
+        versioned: pages.model,
+        model: pages.model,
+        "/livez": pages.alive,
+        "/healthz": pages.alive,
+        "/readyz": pages.able,
+        "/metrics": pages.metrics,
+        "/tasks": pages.tasks,
+        "/versions": pages.versions,
+    }
+    posted = {
+        "/v2/repository/index": pages.index,
+        "/v2/repository/models/{model:path}/load": pages.refused,
+        "/v2/repository/models/{model:path}/unload": pages.refused,
+    }
     return Starlette(
-        routes=[*own, *routes],
+        routes=[
+            *(Route(path, _safe(handler), methods=["POST"]) for path, handler in posted.items()),
+            *(Route(path, _safe(handler)) for path, handler in own.items()),
+            Route("/v2/{rest:path}", _safe(pages.nothing)),
+        ],
         middleware=[Middleware(BodyLimit, limit=max_body)],
         exception_handlers={HTTPException: _refused},
     )
 
 
-class _Front:
-    def __init__(self, models: Callable[[], Models | None], max_body: int) -> None:
+class _Pages:
+    def __init__(
+        self, models: Callable[[], Models | None], metrics: Callable[[], Awaitable[bytes]] | None
+    ) -> None:
         self._find = models
-        self._max_body = max_body
+        self._exposition = metrics
         self._version = version("coterie")
 
     def _models(self) -> Models:
@@ -84,6 +93,15 @@ class _Front:
             raise UnavailableError("the server is not ready yet: try again in a second")
         return models
 
+    def _is_ready(self) -> bool:
+        models = self._find()
+        return models is not None and models.ready
+
+    def _info(self, request: Request) -> ModelInfo:
+        """Return the metadata of the model that a request is about."""
+        params = request.path_params
+        return self._models().info(params["model"], params.get("version", ""), _caller(request))
+
     async def server(self, _: Request) -> Response:
         return JSONResponse({"name": "coterie", "version": self._version, "extensions": list(EXTENSIONS)})
 
@@ -91,92 +109,68 @@ class _Front:
         return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
-        models = self._find()
-        ready = models is not None and models.ready
+        ready = self._is_ready()
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503)
 
+    async def alive(self, _: Request) -> Response:
+        return PlainTextResponse("\n")
+
+    async def able(self, _: Request) -> Response:
+        return PlainTextResponse("\n", status_code=200 if self._is_ready() else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        if not _caller(request).metrics:
+            raise RefusedError("this key may not read the metrics: make one with 'coterie key --metrics'")
+        if self._exposition is None:
+            return await self.nothing(request)
+        return Response(await self._exposition(), headers={"content-type": CONTENT_TYPE})
+
+    async def tasks(self, request: Request) -> Response:
+        return JSONResponse(TypedApi(self._models()).tasks(_caller(request)).model_dump())
+
+    async def versions(self, _: Request) -> Response:
+        return JSONResponse(TypedApi(self._models()).versions().model_dump())
+
     async def model(self, request: Request) -> Response:
-        info = self._models().info(request.path_params["model"], request.path_params.get("version", ""))
-        return JSONResponse(codec.metadata(info, PLATFORM))
+        return JSONResponse(codec.metadata(self._info(request), PLATFORM))
 
     async def config(self, request: Request) -> Response:
-        info = self._models().info(request.path_params["model"], request.path_params.get("version", ""))
-        return JSONResponse(config(info))
+        return JSONResponse(config(self._info(request)))
 
     async def statistics(self, request: Request) -> Response:
-        name, wanted = request.path_params["model"], request.path_params.get("version", "")
+        name, wanted = self._info(request).name, request.path_params.get("version", "")
         return JSONResponse({"model_stats": self._models().statistics(name, wanted)})
 
-    async def all_statistics(self, _: Request) -> Response:
-        models = self._models()
+    async def all_statistics(self, request: Request) -> Response:
+        models, caller = self._models(), _caller(request)
         if "stats" in models.names:  # a task of that name keeps its address
-            return JSONResponse(codec.metadata(models.info("stats"), PLATFORM))
-        return JSONResponse({"model_stats": models.statistics()})
+            return JSONResponse(codec.metadata(models.info("stats", caller=caller), PLATFORM))
+        return JSONResponse({"model_stats": caller.seen(models.statistics())})
 
     async def index(self, request: Request) -> Response:
-        return JSONResponse(index(self._models(), ready=codec.only_ready(await request.body())))
+        entries = index(self._models(), ready=codec.only_ready(await request.body()))
+        return JSONResponse(_caller(request).seen(entries))
 
     async def refused(self, _: Request) -> Response:
         refuse_to_load()
 
     async def model_ready(self, request: Request) -> Response:
-        models = self._models()
-        info = models.info(request.path_params["model"], request.path_params.get("version", ""))
-        return JSONResponse(
-            {"name": info.name, "ready": models.ready}, status_code=200 if models.ready else 503
-        )
-
-    async def infer(self, request: Request) -> Response:
-        if request.method != "POST":
-            raise HTTPException(405, "a question is a POST", headers={"Allow": "POST"})
-        models = self._models()
-        name, wanted = request.path_params["model"], request.path_params.get("version", "")
-        body = await request.body()
-        try:
-            models.info(name, wanted)  # an unknown model is 404, whatever the body
-            body = codec.decompress(body, request.headers.get("content-encoding", ""), self._max_body)
-            asked = codec.decode(name, wanted, body, request.headers.get(_HEADER))
-        except Exception as error:
-            models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
-            raise
-        answer = await while_connected(request, models.answer(asked.question, transport="http"))
-        content, length = codec.encode(answer, asked)
-        if length is None:
-            return Response(content, media_type="application/json")
-        return Response(content, media_type="application/octet-stream", headers={_HEADER: str(length)})
+        info, ready = self._info(request), self._is_ready()
+        return JSONResponse({"name": info.name, "ready": ready}, status_code=200 if ready else 503)
 
     async def nothing(self, _: Request) -> Response:
-        return JSONResponse({"error": "the protocol has nothing at this address"}, status_code=404)
+        return JSONResponse({"error": "there is nothing at this address"}, status_code=404)
 
 
 def error_response(error: Exception) -> Response:
     """Return the response to an error; it never holds a path or a stack trace."""
-    status, seconds = failure_of(error).http, retry_seconds(error)
-    headers = None if seconds is None else {"Retry-After": str(seconds)}
-    return JSONResponse({"error": message_of(error)}, status_code=status, headers=headers)
+    status, headers = error_headers(error)
+    return JSONResponse({"error": message_of(error)}, status_code=status, headers=dict(headers))
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await what is done for a client; give it up when the client is gone.
-
-    Raises:
-        GoneError: If it is gone.
-    """
-    doing = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((doing, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise GoneError("the client went away before its answer was there")
-        return await doing
-    finally:
-        doing.cancel()
-        gone.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope.get(CALLER, ANYBODY)
+    return caller
 
 
 def _safe(handler: Handler) -> Handler:

@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.serving._access import ANYBODY, Caller
 from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import Answer, ModelInfo, Question, TensorInfo
+from coterie.runtime.serving._core import PRIORITY, Answer, ModelInfo, Question, TensorInfo
 from coterie.runtime.serving._failures import TooLargeError
-from coterie.runtime.serving._tensors import Tensor, from_json, from_raw, timeout_of, to_json, to_raw
+from coterie.runtime.serving._tensors import (
+    Tensor,
+    from_json,
+    from_raw,
+    priority_of,
+    timeout_of,
+    to_json,
+    to_raw,
+)
 
 _UNSUPPORTED = ("shared_memory_region",)
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
@@ -53,8 +62,10 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     return plain
 
 
-def decode(model: str, version: str, body: bytes, header_length: str | None) -> Asked:
-    """Return what a request asks.
+def decode(
+    model: str, version: str, body: bytes, header_length: str | None, caller: Caller = ANYBODY
+) -> Asked:
+    """Return what a request of somebody's asks.
 
     Raises:
         InvalidInputError: If the body is not a request of the protocol.
@@ -73,10 +84,19 @@ def decode(model: str, version: str, body: bytes, header_length: str | None) -> 
         name: classes_of(given.get("classification"), f"output {name!r}") for name, given in own.items()
     }
     identifier = request.get("id", "")
-    if not isinstance(identifier, str):
-        raise InvalidInputError("'id' is a string")
+    if not isinstance(identifier, str) or not _is_text(identifier):
+        raise InvalidInputError("'id' is a string, of whole characters")
     return Asked(
-        Question(model, inputs, version, tuple(names), timeout_of(parameters.get("timeout")), classes),
+        Question(
+            model,
+            inputs,
+            version,
+            tuple(names),
+            timeout_of(parameters.get("timeout")),
+            priority_of(parameters.get("priority"), PRIORITY),
+            classes,
+            caller,
+        ),
         identifier,
         parameters.get("binary_data_output") is True,
         choices,
@@ -152,6 +172,15 @@ def _object(head: bytes) -> dict[str, Any]:
     if not isinstance(request, dict):
         raise InvalidInputError("the request is not a JSON object")
     return request
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a string can be sent back: JSON may hold half of a surrogate pair, UTF-8 may not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(name: str) -> None:

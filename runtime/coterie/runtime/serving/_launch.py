@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import logging
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -20,8 +23,13 @@ from types import FrameType
 from typing import Any
 
 from coterie.runtime.errors import ConfigError, CoterieError, MissingExtraError
+from coterie.runtime.serving._keys import read_keys
 from coterie.runtime.serving._open import check_served
-from coterie.runtime.serving._settings import PREFIX, Settings
+from coterie.runtime.serving._settings import PREFIX, Settings, as_text
+from coterie.runtime.serving._tls import Tls
+from coterie.runtime.serving.observing._telemetry import exporter_from
+
+_LOG = logging.getLogger("coterie.serving")
 
 SERVICE = "coterie.runtime.service:CoterieService"
 _LOG_TAIL = 20
@@ -48,6 +56,7 @@ def serve(
     workers: int = 1,
     threads: int | None = None,
     public_key: str | os.PathLike[str] | None = None,
+    **settings: Any,
 ) -> int:
     """Serve a bundle until the process gets SIGTERM or SIGINT; return the server's exit code.
 
@@ -59,6 +68,7 @@ def serve(
         workers: Server processes.
         threads: Threads that one run of the engine may use, in each worker; by default one a core.
         public_key: Ed25519 public key in PEM, a file: a bundle not signed with its private half is refused.
+        settings: More of ``Settings``.
 
     What has no argument here is taken from the environment: ``COTERIE_MAX_BODY`` and the like.
 
@@ -66,10 +76,10 @@ def serve(
         MissingExtraError: If ``coterie[serve]`` is not installed.
         BundleError: If the bundle cannot be loaded.
         SignatureError: If it is not signed with the key.
-        ConfigError: If a port is in use or a setting is wrong.
+        ConfigError: If a port is in use, or a setting, a key or a certificate is wrong.
     """
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
-    settings = _settings(
+    wanted = _settings(
         bundle,
         inherited,
         grpc_host=host,
@@ -77,6 +87,7 @@ def serve(
         workers=workers,
         threads=threads,
         public_key=public_key,
+        **settings,
     )
     problems = [
         f"{name}: {port} is in use on {host}, choose another"
@@ -85,8 +96,15 @@ def serve(
     ]
     if problems:
         raise ConfigError("the server cannot listen", problems)
+    if not _is_loopback(host) and (wanted.keys is None or wanted.tls is None):
+        missing = " and ".join(
+            text for text, given in (("keys", wanted.keys), ("TLS", wanted.tls)) if given is None
+        )
+        _LOG.warning(
+            "listening on %s without %s: whoever reaches this machine may ask or listen", host, missing
+        )
     with tempfile.TemporaryDirectory(prefix="coterie-") as home:
-        process = _start(settings, host, http_port, home)
+        process = _start(wanted, host, http_port, home)
         with _forwarded_signals(process):
             return process.wait()
 
@@ -129,7 +147,7 @@ def running_server(
             process = _start(wanted, host, http_port, home, output)
         addresses = Addresses(f"{host}:{http_port}", f"{host}:{grpc_port}" if grpc else None, process.pid)
         try:
-            _wait_until_ready(process, addresses, startup_seconds, log)
+            _wait_until_ready(process, addresses, startup_seconds, log, tls=wanted.tls is not None)
             yield addresses
         finally:
             _stop(process, wanted.shutdown_seconds + 10)
@@ -143,13 +161,19 @@ def _settings(bundle: str | os.PathLike[str], inherited: Mapping[str, str], **va
     if unknown:
         raise ConfigError("the server has no such settings", unknown)
     environment = dict(inherited) | {
-        f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value is not None
+        f"{PREFIX}{name.upper()}": as_text(value) for name, value in values.items() if value is not None
     }
     settings = Settings.from_environment(environment)
     # The server runs in a folder of its own, where relative paths would lead elsewhere.
-    key = None if settings.public_key is None else settings.public_key.resolve()
-    path = check_served(bundle, key)
-    return settings.model_copy(update={"bundle": path, "public_key": key})
+    files = {name: value.resolve() for name, value in settings if isinstance(value, Path)}
+    settings = settings.model_copy(update=files)
+    if settings.keys is not None:
+        read_keys(settings.keys)
+    if settings.tls is not None:
+        settings.tls.check()
+    exporter_from(os.environ)
+    path = check_served(bundle, settings.public_key, weighted=settings.task_weights)
+    return settings.model_copy(update={"bundle": path})
 
 
 def _start(
@@ -159,6 +183,7 @@ def _start(
         *(sys.executable, "-m", "bentoml", "serve", SERVICE),
         *("--host", host, "--port", str(http_port)),
         *("--timeout-graceful-shutdown", str(max(1, round(settings.shutdown_seconds)))),
+        *_tls_options(settings.tls),
     ]
     environment = {
         **os.environ,
@@ -171,6 +196,15 @@ def _start(
     return subprocess.Popen(  # noqa: S603 - every word of the command is ours
         command, env=environment, cwd=home, start_new_session=True, stdout=output, stderr=output
     )
+
+
+def _tls_options(tls: Tls | None) -> list[str]:
+    if tls is None:
+        return []
+    options = ["--ssl-certfile", str(tls.cert), "--ssl-keyfile", str(tls.key)]
+    if tls.client_ca is not None:
+        options += ["--ssl-ca-certs", str(tls.client_ca), "--ssl-cert-reqs", str(int(ssl.CERT_REQUIRED))]
+    return options
 
 
 @contextlib.contextmanager
@@ -191,10 +225,10 @@ def _forwarded_signals(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], addresses: Addresses, seconds: float, log: Path
+    process: subprocess.Popen[bytes], addresses: Addresses, seconds: float, log: Path, *, tls: bool
 ) -> None:
     deadline = time.monotonic() + seconds
-    while not _is_ready(addresses):
+    while not _is_ready(addresses, tls=tls):
         if process.poll() is not None:
             raise CoterieError(f"the server ended with code {process.returncode}:\n{_tail(log)}")
         if time.monotonic() > deadline:
@@ -202,16 +236,28 @@ def _wait_until_ready(
         time.sleep(0.05)
 
 
-def _is_ready(addresses: Addresses) -> bool:
+def _is_ready(addresses: Addresses, *, tls: bool) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{addresses.http}/readyz", timeout=2):
-            pass
+        if tls:
+            _shake_hands(addresses.http)
+        else:
+            with urllib.request.urlopen(f"http://{addresses.http}/readyz", timeout=2):
+                pass
         if addresses.grpc is not None:
             host, _, port = addresses.grpc.rpartition(":")
             socket.create_connection((host, int(port)), timeout=2).close()
     except OSError:
         return False
     return True
+
+
+def _shake_hands(address: str) -> None:
+    """Begin TLS with a server, which answers once it is started; it may want a certificate to say more."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=2) as plain, context.wrap_socket(plain):
+        pass
 
 
 def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -226,6 +272,13 @@ def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 def _tail(log: Path) -> str:
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL:])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -6,6 +6,7 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coterie.runtime.serving._asgi import declared_length, respond, respond_error, too_large
 from coterie.runtime.serving._failures import TooLargeError
 
 
@@ -18,15 +19,14 @@ class BodyLimit:
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
         self._limit = limit
-        self._message = f"the body is larger than the {limit} bytes that this server takes: split the request"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared(scope) > self._limit:
-            await _refuse(send, 413, self._message)
+        if declared_length(dict(scope["headers"])) > self._limit:
+            await respond_error(send, too_large(self._limit))
             return
         received = 0
         started = exceeded = False
@@ -37,7 +37,7 @@ class BodyLimit:
             received += len(message.get("body", b""))
             if received > self._limit:
                 exceeded = True
-                raise TooLargeError("the body is too large")
+                raise too_large(self._limit)
             return message
 
         async def guarded(message: Message) -> None:
@@ -54,11 +54,11 @@ class BodyLimit:
             if not exceeded:
                 raise
         if exceeded and not started:
-            await _refuse(send, 413, self._message)
+            await respond_error(send, too_large(self._limit))
 
 
 class JsonOnly:
-    """ASGI middleware that answers 415 to a body that is not JSON, except below ``/v2``.
+    """ASGI middleware that answers 415 to a body that is not JSON.
 
     BentoML would take other types too, forms and Arrow among them, and fails inside on malformed ones.
     """
@@ -68,30 +68,11 @@ class JsonOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and scope["method"] == "POST" and not scope["path"].startswith("/v2/"):
-            kind = _header(scope, b"content-type").split(b";")[0].strip().lower()
+        if scope["type"] == "http" and scope["method"] == "POST":
+            kind = dict(scope["headers"]).get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind not in (b"", b"application/json"):
-                await _refuse(send, 415, "send JSON, with the header 'Content-Type: application/json'")
+                message = "send JSON, with the header 'Content-Type: application/json'"
+                close = [(b"connection", b"close")]  # its body is not read
+                await respond(send, json.dumps({"error": message}).encode(), status=415, more=close)
                 return
         await self._app(scope, receive, send)
-
-
-async def _refuse(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        # What was not read of the body would be taken for the next request.
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _declared(scope: Scope) -> int:
-    value = _header(scope, b"content-length")
-    return int(value) if value.isdigit() else 0
-
-
-def _header(scope: Scope, wanted: bytes) -> bytes:
-    return next((bytes(value) for name, value in scope["headers"] if name == wanted), b"")

@@ -4,29 +4,53 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 from coterie.runtime._bundle import Bundle
-from coterie.runtime._prediction import Prediction
+from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import UnavailableError, UnknownTaskError
+from coterie.runtime.serving._access import ANYBODY, Caller
 from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, Version
 from coterie.runtime.serving._failures import failure_of
 from coterie.runtime.serving._shadow import Shadow
+from coterie.runtime.serving._sizes import LONGEST_TEXT
+from coterie.runtime.serving.observing._calls import current_call
+from coterie.runtime.serving.observing._statistics import Told
 
 T = TypeVar("T")
+
+
+class Done(NamedTuple):
+    """What became of one request.
+
+    Attributes:
+        model: One of the bundle's, or ``unknown``.
+        version: The version that was asked.
+        transport: By which it was asked.
+        outcome: ``ok``, or what its error is called.
+        questions: Questions that were answered.
+        seconds: From when the models were asked to the answer.
+        timing: How long it waited and ran; ``None`` unless it was answered.
+    """
+
+    model: str
+    version: str
+    transport: str
+    outcome: str
+    questions: int
+    seconds: float
+    timing: Timing | None
 
 
 class Observer(Protocol):
     """Is told of every request, for metrics."""
 
-    def observe(
-        self, *, model: str, version: str, transport: str, outcome: str, questions: int, seconds: float
-    ) -> None:
-        """Take note of one request; ``model`` is one of the bundle's, or ``unknown``."""
+    def observe(self, done: Done) -> None:
+        """Take note of one request."""
 
     def shadowed(self, *, version: str, outcome: str) -> None:
         """Take note of how a version's answer compares with the one that was given."""
@@ -40,19 +64,29 @@ class Models:
     Args:
         batcher: Where the questions to the first version go.
         max_rows: Most inputs, and most questions, of one request.
+        max_text: Most characters of one text.
         number: What clients call the first version.
         observer: Told of every request.
     """
 
     def __init__(
-        self, batcher: Batcher, *, max_rows: int, number: str = VERSION, observer: Observer | None = None
+        self,
+        batcher: Batcher,
+        *,
+        max_rows: int,
+        max_text: int = LONGEST_TEXT,
+        number: str = VERSION,
+        observer: Observer | None = None,
     ) -> None:
         self.ready = False
         self.failed: dict[str, str] = {}
         """Versions that should be loaded and could not be, and why, in words for a client."""
+        self.elsewhere: Callable[[str], Sequence[Told]] = lambda _: ()
+        """Gives what the server's other workers counted for the statistics of a version."""
         self._max_rows = max_rows
+        self._max_text = max_text
         self._observer = observer
-        self._current = Version(batcher, max_rows=max_rows, number=number)
+        self._current = Version(batcher, max_rows=max_rows, max_text=max_text, number=number)
         self._loaded = {number: self._current}
         self._canary: Version | None = None
         self._share = 0.0
@@ -98,19 +132,22 @@ class Models:
             )
         return version
 
-    def info(self, model: str, version: str = "") -> ModelInfo:
-        """Return a model's metadata.
+    def info(self, model: str, version: str = "", caller: Caller = ANYBODY) -> ModelInfo:
+        """Return the metadata of a model that somebody asks for.
 
         Raises:
+            RefusedError: If they may not.
             UnknownTaskError: If there is no such model, or that version is not loaded.
         """
-        info = self.find(version).info(model)
+        info = self.find(version).info(model, caller)
         if len(self._loaded) == 1:
             return replace(info, versions=tuple(self._loaded))
         return replace(info, versions=tuple(number for number, each in self._loaded.items() if model in each))
 
     def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         """Return what the models of the loaded versions were asked, or one model, or one version's.
+
+        In all workers; what another one counted may be a second late.
 
         Raises:
             UnknownTaskError: If there is no such model, or that version is not loaded.
@@ -119,8 +156,8 @@ class Models:
             self.info(model, version)
         chosen = [self.find(version)] if version else list(self._loaded.values())
         if not model:
-            return [one for each in chosen for one in each.statistics.all()]
-        return [each.statistics.of(model) for each in chosen if model in each]
+            return [one for each in chosen for one in each.statistics.all(self.elsewhere(each.number))]
+        return [each.statistics.of(model, self.elsewhere(each.number)) for each in chosen if model in each]
 
     async def answer(self, question: Question, *, transport: str) -> Answer:
         """Answer a question.
@@ -158,20 +195,21 @@ class Models:
             UnavailableError: If the server is not ready.
         """
         start = time.perf_counter()
-        outcome, asked, version = "cancelled", 0, self._current
+        outcome, asked, version, timing = "cancelled", 0, self._current, None
         try:
             version = self._choose(model, number)
             if not self.ready:
                 raise UnavailableError("the server is not ready yet: try again in a second")
             with version.held():
                 answer, prediction = await work(version)
-            outcome, asked = "ok", len(prediction)
+            outcome, asked, timing = "ok", len(prediction), prediction.timing
             version.statistics.answered(model, prediction, start)
         except Exception as error:
             outcome = failure_of(error).outcome
             raise
         finally:
-            self.observe(model, transport, outcome, asked, time.perf_counter() - start, version=version)
+            seconds = time.perf_counter() - start
+            self.observe(model, transport, outcome, asked, seconds, version=version, timing=timing)
         if self._shadow is not None and version is self._current and not number:
             self._shadow.mirror(work, prediction)
         return answer
@@ -185,24 +223,25 @@ class Models:
         seconds: float,
         *,
         version: Version | None = None,
+        timing: Timing | None = None,
     ) -> None:
         """Count a request; without a version, one that was refused before any was asked."""
         version = version or self._current
         if outcome != "ok" and model in version:
             version.statistics.failed(model, seconds)
+        name = model if model in version else "unknown"
+        done = Done(name, version.number, transport, outcome, questions, seconds, timing)
+        call = current_call()
+        if call is not None:
+            call.done = done
         if self._observer is not None:
-            self._observer.observe(
-                model=model if model in version else "unknown",
-                version=version.number,
-                transport=transport,
-                outcome=outcome,
-                questions=questions,
-                seconds=seconds,
-            )
+            self._observer.observe(done)
 
     def add(self, batcher: Batcher, number: str) -> None:
         """Let a version be asked by whoever names it."""
-        self._loaded[number] = Version(batcher, max_rows=self._max_rows, number=number)
+        self._loaded[number] = Version(
+            batcher, max_rows=self._max_rows, max_text=self._max_text, number=number
+        )
 
     def serve(
         self, number: str, *, trial: str | None = None, share: float = 0.0, shadow: bool = False
@@ -220,6 +259,15 @@ class Models:
         self._canary, self._share, self._shadow = (None if shadow else tried), share, None
         if tried is not None and shadow:
             self._shadow = Shadow(tried, share, self._random, self._observer)
+
+    def state(self, number: str) -> Literal["served", "canary", "shadow", "kept"]:
+        """Return what is done with a loaded version; one that is kept answers whoever names it."""
+        version = self._loaded[number]
+        if version is self._current:
+            return "served"
+        if version is self._canary:
+            return "canary"
+        return "shadow" if self._shadow is not None and version is self._shadow.version else "kept"
 
     def remove(self, number: str) -> Version:
         """Let a version be asked no more, and return it: it may still have to answer what it was asked."""

@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from coterie.runtime._bundle import load_bundle
+from coterie.runtime._bundle import Bundle, load_bundle
 from coterie.runtime._engine import Engine
 from coterie.runtime._signature import PublicKey
 from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import BundleError, ConfigError
 from coterie.runtime.serving._core import VERSION
 from coterie.runtime.serving._follow import Follower, load_served
-from coterie.runtime.serving._metrics import Metrics
 from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._settings import Settings
+from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.store import Store, is_store
 
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+}
 
-def check_served(path: str | os.PathLike[str], public_key: PublicKey | None) -> Path:
+
+def check_served(
+    path: str | os.PathLike[str], public_key: PublicKey | None, *, weighted: Iterable[str] = ()
+) -> Path:
     """Verify what is to be served, and return its folder.
+
+    Args:
+        path: Folder of a bundle, or of a store.
+        public_key: What the bundle must be signed with; ``None`` asks for no signature.
+        weighted: Tasks that are given a weight.
 
     Raises:
         BundleError: If it is a bundle that cannot be served, or a store with none that can.
         SignatureError: If a key is given and the bundle is not signed with it.
+        ConfigError: If the bundle lacks a task that is given a weight.
     """
     if not is_store(path):
-        return load_bundle(path, public_key=public_key).path
+        bundle = load_bundle(path, public_key=public_key)
+        _check_weighted(bundle, weighted)
+        return bundle.path
     store = Store(path)
     current = store.pointer().current
     for number in reversed(store.pointer().history):
         # A server that is started again goes on with what one that had run all along would serve.
         with contextlib.suppress(BundleError):
-            load_bundle(store.folder(number), public_key=public_key)
+            _check_weighted(load_bundle(store.folder(number), public_key=public_key), weighted)
             return store.path
     load_bundle(store.folder(current), public_key=public_key)  # says what is wrong with it
     return store.path
+
+
+def _check_weighted(bundle: Bundle, tasks: Iterable[str]) -> None:
+    names = {task.name for task in bundle.tasks}
+    unknown = [f"{task!r} is no task of the bundle" for task in tasks if task not in names]
+    if unknown:
+        raise ConfigError("the weights of the tasks are wrong", unknown)
 
 
 def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower | None]:
@@ -50,22 +73,44 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
         raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
 
     def load(path: Path) -> Engine:
-        engine = Engine(load_bundle(path, public_key=settings.public_key), threads=settings.threads)
+        engine = Engine(
+            load_bundle(path, public_key=settings.public_key),
+            weights=settings.weights,
+            session_bytes=settings.session_bytes,
+            providers=_PROVIDERS[settings.device],
+            threads=settings.threads,
+        )
         engine.warm()
         return engine
 
-    def batcher(engine: Engine) -> Batcher:
+    def batcher(engine: Engine, number: str) -> Batcher:
         limits = Limits(
             rows=settings.max_waiting_rows,
             task_rows=settings.max_task_rows,
             nbytes=settings.max_waiting_bytes,
         )
         return Batcher(
-            engine, limits=limits, runs=settings.runs, target=settings.run_seconds, observer=metrics
+            engine,
+            limits=limits,
+            runs=settings.runs,
+            target=settings.run_seconds,
+            # A version may lack a task that others have.
+            weights={
+                task.name: settings.task_weights[task.name]
+                for task in engine.bundle.tasks
+                if task.name in settings.task_weights
+            },
+            observer=metrics.version(number, engine.bundle),
         )
 
     def models_of(engine: Engine, number: str) -> Models:
-        return Models(batcher(engine), max_rows=settings.max_rows, number=number, observer=metrics)
+        return Models(
+            batcher(engine, number),
+            max_rows=settings.max_rows,
+            max_text=settings.max_text,
+            number=number,
+            observer=metrics,
+        )
 
     if not is_store(settings.bundle):
         return models_of(load(settings.bundle), VERSION), None

@@ -41,7 +41,7 @@ class Shadow:
     def __init__(
         self, version: Version, share: float, chance: random.Random, observer: ShadowObserver | None
     ) -> None:
-        self._version = version
+        self.version = version
         self._share = share
         self._chance = chance
         self._observer = observer
@@ -62,8 +62,8 @@ class Shadow:
         self, work: Callable[[Version], Awaitable[tuple[Any, Prediction]]], given: Prediction
     ) -> None:
         try:
-            with self._version.held():
-                _, prediction = await work(self._version)
+            with self.version.held():
+                _, prediction = await work(self.version)
             outcome = compare(given, prediction)
         except UnavailableError:
             outcome = "skipped"
@@ -74,7 +74,7 @@ class Shadow:
 
     def _tell(self, outcome: Outcome) -> None:
         if self._observer is not None:
-            self._observer.shadowed(version=self._version.number, outcome=outcome)
+            self._observer.shadowed(version=self.version.number, outcome=outcome)
 
 
 def compare(given: Prediction, other: Prediction) -> Outcome:

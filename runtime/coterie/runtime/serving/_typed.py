@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from coterie.runtime._bundle import Bundle
+from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Named, Prediction, Result
 from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.serving._access import ANYBODY, Caller
 from coterie.runtime.serving._core import Version
 from coterie.runtime.serving._models import Models
 from coterie.runtime.tasks import ROUTER, TaskKind
@@ -55,13 +59,27 @@ class TaskDescription(BaseModel):
     labels: list[str] = Field(examples=[["negative", "positive"]])
 
 
+class InputDescription(BaseModel):
+    """One of the tensors that the tasks are asked about."""
+
+    name: str = Field(examples=["review"])
+    text: bool = Field(description="Whether it is a text; if not, it is an array of numbers.")
+    shape: list[int] = Field(
+        description="Shape of one input, -1 for any size; empty for a text.", examples=[[64]]
+    )
+
+
 class TaskList(BaseModel):
     """The tasks, and what they are asked about."""
 
     tasks: list[TaskDescription]
     text: bool = Field(description="Whether the inputs are texts; if not, they are arrays of numbers.")
     shape: list[int] = Field(
-        description="Shape of one input, -1 for any size; empty for a text.", examples=[[64]]
+        description="Shape of one input, -1 for any size; empty for a text, or where there are several.",
+        examples=[[64]],
+    )
+    inputs: list[InputDescription] = Field(
+        description="Where it is more than one, an entry of 'inputs' is an object with each by its name."
     )
 
 
@@ -81,15 +99,17 @@ class TypedApi:
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    def tasks(self) -> TaskList:
-        """Return the tasks."""
+    def tasks(self, caller: Caller = ANYBODY) -> TaskList:
+        """Return the tasks that somebody may ask."""
         bundle = self._models.bundle
         tasks = [
-            TaskDescription(name=task.name, kind=task.kind, labels=list(task.labels)) for task in bundle.tasks
+            TaskDescription(name=task.name, kind=task.kind, labels=list(task.labels))
+            for task in bundle.tasks
+            if caller.may_ask(task.name)
         ]
-        text = bundle.text is not None
-        dims = [] if text else [-1 if dim is None else dim for dim in bundle.manifest.inputs[0].shape[1:]]
-        return TaskList(tasks=tasks, text=text, shape=dims)
+        inputs = [_described(bundle, spec) for spec in bundle.manifest.inputs]
+        only = inputs[0] if len(inputs) == 1 else InputDescription(name="", text=False, shape=[])
+        return TaskList(tasks=tasks, text=only.text, shape=only.shape, inputs=inputs)
 
     def versions(self) -> VersionList:
         """Return the versions."""
@@ -98,31 +118,57 @@ class TypedApi:
             current=models.current.number, loaded=list(models.loaded), failed=dict(models.failed)
         )
 
-    async def predict(self, task: str, inputs: list[Any]) -> TaskAnswers:
+    async def predict(
+        self, task: str, inputs: list[Any], *, caller: Caller = ANYBODY, version: str = ""
+    ) -> TaskAnswers:
         """Ask one task about each of R inputs; raises as ``Models.answer`` does."""
-        return await self._models.ask(task, TRANSPORT, lambda version: _predict(version, task, inputs))
 
-    async def ask(self, inputs: list[Any], tasks: list[str] | None) -> InputAnswers:
-        """Ask several tasks, or all, about each of R inputs; raises as ``Models.answer`` does."""
-        return await self._models.ask(ROUTER, TRANSPORT, lambda version: _ask(version, inputs, tasks))
+        async def work(chosen: Version) -> tuple[TaskAnswers, Prediction]:
+            chosen.info(task, caller)
+            return await _predict(chosen, task, inputs)
+
+        return await self._models.ask(task, TRANSPORT, work, number=version)
+
+    async def ask(
+        self, inputs: list[Any], tasks: list[str] | None, *, caller: Caller = ANYBODY, version: str = ""
+    ) -> InputAnswers:
+        """Ask several tasks, or all that the caller may, about each of R inputs; see ``predict``."""
+
+        async def work(chosen: Version) -> tuple[InputAnswers, Prediction]:
+            if tasks is None:
+                return await _ask(chosen, inputs, [name for name in _names(chosen) if caller.may_ask(name)])
+            for name in tasks:
+                chosen.info(name, caller)
+            return await _ask(chosen, inputs, tasks)
+
+        return await self._models.ask(ROUTER, TRANSPORT, work, number=version)
+
+
+def _described(bundle: Bundle, spec: TensorSpec) -> InputDescription:
+    text = takes_text(bundle, spec)
+    dims = [] if text else [-1 if dim is None else dim for dim in spec.shape[1:]]
+    return InputDescription(name=spec.name, text=text, shape=dims)
+
+
+def _names(version: Version) -> list[str]:
+    return [task.name for task in version.bundle.tasks]
 
 
 async def _predict(version: Version, task: str, inputs: list[Any]) -> tuple[TaskAnswers, Prediction]:
     version.bundle.task_index(task)
     version.check_rows(len(inputs))
+    version.check_texts(inputs)
     prediction = await version.batcher.predict(task, inputs)
     return TaskAnswers(task=task, answers=[_labelled(result) for result in prediction]), prediction
 
 
-async def _ask(
-    version: Version, inputs: list[Any], tasks: list[str] | None
-) -> tuple[InputAnswers, Prediction]:
+async def _ask(version: Version, inputs: list[Any], names: list[str]) -> tuple[InputAnswers, Prediction]:
     bundle = version.bundle
-    names = [task.name for task in bundle.tasks] if tasks is None else tasks
     if not names or len(set(names)) != len(names):
         raise InvalidInputError("'tasks' names each task once; leave it out to ask all of them")
     indices = np.array([bundle.task_index(name) for name in names], dtype=np.int64)
     version.check_rows(len(inputs), len(inputs) * len(names))
+    version.check_texts(inputs)
     row = np.repeat(np.arange(len(inputs), dtype=np.int64), len(names))
     prediction = await version.batcher.predict_many(inputs, row, np.tile(indices, len(inputs)))
     results = iter(prediction)

@@ -19,6 +19,7 @@ from coterie.training.blocks._embedding_bag import NgramBag, NgramBagConfig
 from coterie.training.blocks._han import Han, HanConfig
 from coterie.training.blocks._hf import HfConfig, HfEncoder
 from coterie.training.blocks._inputs import ImageInput, Standardise
+from coterie.training.blocks._joined import Joined
 from coterie.training.blocks._linear import Linear, LinearConfig, LinearHead, Mlp, MlpConfig
 from coterie.training.blocks._lstm import Lstm, LstmConfig
 from coterie.training.blocks._module import Module, ModuleConfig
@@ -60,6 +61,7 @@ __all__ = [
     "HfEncoder",
     "ImageInput",
     "InputShape",
+    "Joined",
     "Linear",
     "LinearConfig",
     "LinearHead",

@@ -17,7 +17,16 @@ from coterie.training.data._config import (
     TableConfig,
     TokenOptions,
 )
-from coterie.training.data._dataset import Dataset, DenseInputs, Inputs, Split, Text, TokenInputs, Truth
+from coterie.training.data._dataset import (
+    Dataset,
+    DenseInputs,
+    Inputs,
+    JoinedInputs,
+    Split,
+    Text,
+    TokenInputs,
+    Truth,
+)
 from coterie.training.data._memory import dataset_of
 from coterie.training.data._read_config import read_data_config, resolve_paths
 
@@ -28,6 +37,7 @@ __all__ = [
     "DenseInputs",
     "DigitsConfig",
     "Inputs",
+    "JoinedInputs",
     "MemoryConfig",
     "PlantedConfig",
     "Split",

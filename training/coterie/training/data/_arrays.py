@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from coterie.training.data._assemble import assemble
-from coterie.training.data._config import ArrayConfig
+from coterie.training.data._config import ArrayConfig, ArrayInput
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Ints
 from coterie.training.data._problems import Problems
 from coterie.training.data._questions import ask, split_codes
@@ -25,10 +25,15 @@ from coterie.training.data._tables import Table, concatenate
 class _Part:
     """What one archive holds: its inputs, its questions' cells, and the input that each question is about."""
 
-    pool: Array
+    pools: dict[str, Array]
     table: Table
     row: Ints
     targets: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of inputs."""
+        return len(next(iter(self.pools.values())))
 
 
 class _Archive:
@@ -102,14 +107,17 @@ def load_arrays(config: ArrayConfig) -> Dataset:
         _read(archive, config, task_names if config.task is None else None, problems) for archive in archives
     ]
     parts = [part for part in read if part is not None]
-    if len({part.pool.shape[1:] for part in parts}) > 1:
-        shapes = ", ".join(f"{list(part.pool.shape)} in {part.table.files[0]}" for part in parts)
-        problems.add(f"the inputs differ in shape ({shapes}): every archive holds the same kind of inputs")
+    for name in config.named():
+        if len({part.pools[name].shape[1:] for part in parts}) > 1:
+            shapes = ", ".join(f"{list(part.pools[name].shape)} in {part.table.files[0]}" for part in parts)
+            problems.add(
+                f"the inputs differ in shape ({shapes}): every archive holds the same kind of inputs"
+            )
     if len({part.targets for part in parts}) > 1:
         problems.add("the archives differ in their numbers of targets: give all of them the same")
     problems.check()
     table = concatenate([part.table for part in parts])
-    starts = np.cumsum([0, *(len(part.pool) for part in parts)])
+    starts = np.cumsum([0, *(part.count for part in parts)])
     inputs = np.concatenate([part.row + start for part, start in zip(parts, starts, strict=False)])
     if config.split is not None:
         codes = split_codes(table, config.split, problems)
@@ -127,10 +135,12 @@ def load_arrays(config: ArrayConfig) -> Dataset:
         target_names=target_names,
     )
     weight = read_weights(table, config.weight, kept, problems)
-    pool = np.concatenate([part.pool for part in parts]) if len(parts) > 1 else parts[0].pool
+    pools = parts[0].pools
+    if len(parts) > 1:
+        pools = {name: np.concatenate([part.pools[name] for part in parts]) for name in pools}
     problems.check()
     return assemble(
-        pool,
+        pools,
         questions,
         config,
         inputs=inputs[questions.row],
@@ -140,6 +150,15 @@ def load_arrays(config: ArrayConfig) -> Dataset:
         where=str,
         problems=problems,
     )
+
+
+def _check_shapes(name: str, parts: Sequence[_Part], problems: Problems) -> None:
+    pools = [part.pools[name] for part in parts]
+    if len({pool.shape[1:] for pool in pools}) > 1:
+        shapes = ", ".join(
+            f"{list(pool.shape)} in {part.table.files[0]}" for pool, part in zip(pools, parts, strict=True)
+        )
+        problems.add(f"the inputs differ in shape ({shapes}): every archive holds the same kind of inputs")
 
 
 def _names(
@@ -159,20 +178,21 @@ def _names(
 def _read(
     archive: _Archive, config: ArrayConfig, column_names: tuple[str, ...] | None, problems: Problems
 ) -> _Part | None:
-    pool = _pool(archive, config, problems)
-    if pool is None:
+    pools = _pools(archive, config, problems)
+    if pools is None:
         return None
-    row = np.arange(len(pool), dtype=np.int64)
+    count = len(next(iter(pools.values())))
+    row = np.arange(count, dtype=np.int64)
     if config.row is not None:
         given = archive.get("row", config.row, dims=(1,))
         if given is None:
             return None
         row = given.astype(np.int64) if np.issubdtype(given.dtype, np.integer) else np.full(len(given), -1)
         problems.add_each(
-            np.flatnonzero((row < 0) | (row >= len(pool))),
+            np.flatnonzero((row < 0) | (row >= count)),
             lambda at: (
                 f"{archive.file}, row {at + 1}, array {config.row!r}: {given[at]} is no input: "
-                f"they are counted from 0 to {len(pool) - 1}"
+                f"they are counted from 0 to {count - 1}"
             ),
         )
     columns: dict[str, pa.ChunkedArray] = {}
@@ -202,7 +222,7 @@ def _read(
         return None
     line = np.arange(1, len(row) + 1, dtype=np.int64)
     table = Table(columns, (archive.file,), np.zeros(len(row), dtype=np.int64), line, "row", "array")
-    return _Part(pool, table, row, tuple(targets))
+    return _Part(pools, table, row, tuple(targets))
 
 
 def _matrix_names(
@@ -230,9 +250,24 @@ def _add(
     return True
 
 
-def _pool(archive: _Archive, config: ArrayConfig, problems: Problems) -> Array | None:
+def _pools(archive: _Archive, config: ArrayConfig, problems: Problems) -> dict[str, Array] | None:
+    """Return an archive's inputs by name, as many of each; None where one cannot be read."""
+    pools: dict[str, Array] = {}
+    length: int | None = None
+    for name, one in config.named().items():
+        option = "" if config.inputs is None else f"inputs.{name}."
+        pool = _pool(archive, one, option, length, problems)
+        if pool is not None:
+            pools[name] = pool
+            length = len(pool)
+    return pools if pools.keys() == config.named().keys() else None
+
+
+def _pool(
+    archive: _Archive, config: ArrayInput, option: str, length: int | None, problems: Problems
+) -> Array | None:
     if config.images is not None:
-        images = archive.get("images", config.images, dims=(3, 4))
+        images = archive.get(f"{option}images", config.images, dims=(3, 4), length=length)
         if images is not None and images.dtype != np.uint8:
             problems.add(
                 f"{archive.file}, array {config.images!r}: holds {images.dtype.name}: "
@@ -241,7 +276,7 @@ def _pool(archive: _Archive, config: ArrayConfig, problems: Problems) -> Array |
             return None
         return images[..., None] if images is not None and images.ndim == 3 else images
     name = config.features or ""
-    features = archive.get("features", name, dims=(2,))
+    features = archive.get(f"{option}features", name, dims=(2,), length=length)
     if features is not None and features.dtype.kind not in "biuf":
         problems.add(f"{archive.file}, array {name!r}: holds {features.dtype.name}: features are numbers")
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from coterie.training.data._dataset import (
     Floats,
     Inputs,
     Ints,
+    JoinedInputs,
     Split,
     Text,
     TokenInputs,
@@ -29,37 +31,49 @@ from coterie.training.data._questions import Questions
 from coterie.training.data._tokens import make_tokenizer, train_words
 
 Pool = Array | Sequence[str] | Sequence[tuple[str, ...]]
-"""All distinct inputs: features, images, texts or lists of words."""
+"""What a model takes as one input: features, images, texts or lists of words, n of them."""
+Pools = Mapping[str, Pool]
+"""Every input of a model by its name, n of each."""
 
 
-def merge(items: Pool) -> tuple[Pool, Ints, Ints]:
-    """Return the distinct items, the first occurrence of each, and each item's place among them."""
+def merge(pools: Pools) -> tuple[Pools, Ints, Ints]:
+    """Return the distinct rows, the first occurrence of each, and each row's place among them."""
+    count = len(next(iter(pools.values())))
     places: dict[object, int] = {}
     first: list[int] = []
-    inverse = np.empty(len(items), dtype=np.int64)
-    for index, item in enumerate(items):
-        key = item.tobytes() if isinstance(item, np.ndarray) else item
+    inverse = np.empty(count, dtype=np.int64)
+    for index in range(count):
+        key = tuple(_key(pool[index]) for pool in pools.values())
         place = places.setdefault(key, len(first))
         if place == len(first):
             first.append(index)
         inverse[index] = place
-    distinct = items[first] if isinstance(items, np.ndarray) else cast("Pool", [items[row] for row in first])
+    distinct = {name: _some(pool, first) for name, pool in pools.items()}
     return distinct, np.array(first, dtype=np.int64), inverse
 
 
-def content_order(pool: Pool, members: Ints, seed: int) -> Ints:
+def content_order(pools: Pools, members: Ints, seed: int) -> Ints:
     """Return a number for each member that depends on its content and the seed alone, ``[len(members)]``."""
     key = seed.to_bytes(16, "little", signed=True)
     numbers = np.empty(len(members), dtype=np.uint64)
     for place, member in enumerate(members):
-        item = pool[member]
-        raw = item.tobytes() if isinstance(item, np.ndarray) else _joined(item).encode()
+        raw = b"\0".join(_content(pool[member]) for pool in pools.values())
         numbers[place] = int.from_bytes(hashlib.blake2b(raw, digest_size=8, key=key).digest(), "little")
     return np.argsort(np.argsort(numbers, kind="stable"), kind="stable")
 
 
-def _joined(text: str | tuple[str, ...]) -> str:
-    return text if isinstance(text, str) else "\0".join(text)
+def _key(item: Any) -> object:
+    return item.tobytes() if isinstance(item, np.ndarray) else item
+
+
+def _content(item: Any) -> bytes:
+    if isinstance(item, np.ndarray):
+        return item.tobytes()
+    return (item if isinstance(item, str) else "\0".join(item)).encode()
+
+
+def _some(pool: Pool, rows: Sequence[int] | Ints) -> Pool:
+    return pool[rows] if isinstance(pool, np.ndarray) else cast("Pool", [pool[row] for row in rows])
 
 
 def carve(order: Ints, inputs: Ints, task: Ints, tasks: int, share: float) -> Array:
@@ -90,14 +104,14 @@ def carve(order: Ints, inputs: Ints, task: Ints, tasks: int, share: float) -> Ar
     return chosen
 
 
-def divide(pool: Pool, questions: Questions, config: _SplitShares, *, code: Ints, inputs: Ints) -> Ints:
+def divide(pools: Pools, questions: Questions, config: _SplitShares, *, code: Ints, inputs: Ints) -> Ints:
     """Return each question's split: as the data says, or cut from train; -1 is left out."""
     code = code.copy()
 
     def cut(share: float, target: int) -> None:
         asked = np.flatnonzero(code == 0)
         members, places = np.unique(inputs[asked], return_inverse=True)
-        order = content_order(pool, members, config.seed)
+        order = content_order(pools, members, config.seed)
         chosen = carve(order, places, questions.task[asked], len(questions.tasks), share)
         code[asked[chosen[places]]] = target
 
@@ -111,7 +125,7 @@ def divide(pool: Pool, questions: Questions, config: _SplitShares, *, code: Ints
 
 
 def assemble(
-    pool: Pool,
+    pools: Pools,
     questions: Questions,
     config: _SplitShares,
     *,
@@ -126,7 +140,7 @@ def assemble(
     """Put a data set together.
 
     Args:
-        pool: All distinct inputs.
+        pools: All distinct inputs, by the names of what a model takes.
         questions: What is asked.
         config: How to divide what the data does not divide.
         inputs: The input of each question, ``[Q]``.
@@ -140,7 +154,7 @@ def assemble(
     Raises:
         DataError: If a text has no token, or a split no question; and for whatever was noted before.
     """
-    code = divide(pool, questions, config, code=code, inputs=inputs)
+    code = divide(pools, questions, config, code=code, inputs=inputs)
     for number, task in enumerate(questions.tasks):
         for split in (0, 1):
             if not ((questions.task == number) & (code == split)).any():
@@ -154,8 +168,13 @@ def assemble(
         for number, name in enumerate(SPLITS)
         if (code == number).any()
     }
-    text, spec, parts = _inputs(pool, members, tokens, where, problems)
+    made = [
+        _one_input(name, pool, members, tokens or TokenOptions(), where=where, problems=problems)
+        for name, pool in pools.items()
+    ]
     problems.check()
+    specs = tuple(one.spec for one in made)
+    text = next((one.text for one in made if one.text is not None), None)
     if questions.tasks[0].kind == "tagging":
         # Every word weighs the same, rather than every text: else the shortest texts would be learned best.
         words = (~np.isnan(questions.target)).sum(axis=1).astype(np.float32)
@@ -166,43 +185,57 @@ def assemble(
             continue
         asked = code == number
         splits[name] = Split(
-            inputs=parts[name],
+            inputs=_side_by_side([one.splits[name] for one in made]),
             row=np.searchsorted(members[name], inputs[asked]),
             task=questions.task[asked],
             target=questions.target[asked],
             weight=None if weight is None else weight[asked],
         )
     return Dataset(
-        input=spec,
+        inputs=specs,
         tasks=questions.tasks,
         splits=splits,
         text=text,
-        sha256=checksum(spec, questions.tasks, splits, text, unlabeled),
+        sha256=checksum(specs, questions.tasks, splits, text, unlabeled),
         unlabeled=unlabeled,
     )
 
 
-def _inputs(
+@dataclass(frozen=True, eq=False)
+class _OneInput:
+    """One input of the model: its tensor, its rows in each split and, of texts, how they became tokens."""
+
+    spec: TensorSpec
+    splits: dict[str, Inputs]
+    text: Text | None = None
+
+
+def _side_by_side(members: Sequence[Inputs]) -> Inputs:
+    return members[0] if len(members) == 1 else JoinedInputs(tuple(members))
+
+
+def _one_input(
+    name: str,
     pool: Pool,
     members: dict[str, Ints],
-    tokens: TokenOptions | None,
+    tokens: TokenOptions,
+    *,
     where: Callable[[int], str],
     problems: Problems,
-) -> tuple[Text | None, TensorSpec, dict[str, Inputs]]:
+) -> _OneInput:
     if isinstance(pool, np.ndarray):
-        name = "image" if pool.ndim == 4 else "inputs"
         dtype = "uint8" if pool.ndim == 4 else "float32"
         spec = TensorSpec(name=name, dtype=dtype, shape=(None, *pool.shape[1:]))
-        return None, spec, {name: DenseInputs(pool[rows]) for name, rows in members.items()}
+        return _OneInput(spec, {split: DenseInputs(pool[rows]) for split, rows in members.items()})
     learned = [pool[row] for row in members["train"]]
     make = make_tokenizer if isinstance(pool[0], str) else train_words
-    text = make(learned, tokens or TokenOptions())
+    text = make(learned, tokens)
     encoder = TextEncoder(text.tokenizer, text.spec)
-    parts: dict[str, Inputs] = {}
-    for name, rows in members.items():
+    splits: dict[str, Inputs] = {}
+    for split, rows in members.items():
         encoded = encoder.tokens([pool[row] for row in rows])
         bare = [int(row) for row, ids in zip(rows, encoded, strict=True) if not ids]
         problems.add_each(bare, lambda row: f"{where(row)}: the text has no token: correct or remove the row")
-        parts[name] = TokenInputs.of(encoded, text.spec.pad_id)
+        splits[split] = TokenInputs.of(encoded, text.spec.pad_id)
     columns = () if encoder.words is None else (len(encoder.words.limits),)
-    return text, TensorSpec(name="tokens", dtype="int64", shape=(None, None, *columns)), parts
+    return _OneInput(TensorSpec(name=name, dtype="int64", shape=(None, None, *columns)), splits, text)

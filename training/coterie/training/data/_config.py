@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +13,8 @@ from coterie.runtime.tasks import TaskKind
 
 EVERY = "*"
 """Stands for every task that has no entry of its own."""
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}", re.ASCII)
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -140,6 +144,48 @@ class _Files(_Questions):
         return self
 
 
+class TableInput(_Frozen):
+    """One of several inputs of a table: a text, or features."""
+
+    text: str | None = None
+    """Column of the texts."""
+    features: Names | None = None
+    """Columns of the features: names, patterns such as ``x_*``, or one column of lists."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.text is None) == (self.features is None):
+            raise ValueError("give either text (one column) or features (one or more columns)")
+        return self
+
+
+class ArrayInput(_Frozen):
+    """One of several inputs of an archive: images, or features."""
+
+    images: str | None = None
+    """Array ``[n, H, W, C]`` (or ``[n, H, W]``) uint8."""
+    features: str | None = None
+    """Array ``[n, D]``."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.images is None) == (self.features is None):
+            raise ValueError("give either images or features (the name of one array)")
+        return self
+
+
+def check_input_names(inputs: Mapping[str, object]) -> None:
+    """Raise a ValueError unless there are several inputs whose names can be tensors' of the served models."""
+    if len(inputs) < 2:
+        raise ValueError("inputs: name two or more; one needs no name")
+    for name in inputs:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"inputs: {name[:80]!r} is no name: use letters, digits and _, a letter first")
+    taken = sorted({"row", "task", "scores", "probabilities", "label"}.intersection(inputs))
+    if taken:
+        raise ValueError(f"inputs: {taken[0]!r} is a name of the served models' own: choose another")
+
+
 class TableConfig(_Files):
     """A table: Parquet, CSV or JSON lines."""
 
@@ -154,13 +200,29 @@ class TableConfig(_Files):
     """What a row without a text means: a mistake, or a row to leave out."""
     features: Names | None = None
     """Columns of the features: names, patterns such as ``x_*``, or one column of lists."""
+    inputs: dict[str, TableInput] | None = None
+    """In place of text or features: several inputs, by their names; one of them at most is a text."""
     tokens: TokenOptions = TokenOptions()
 
     @model_validator(mode="after")
-    def _one_input(self) -> Self:
-        if (self.text is None) == (self.features is None):
-            raise ValueError("give either text (one column) or features (one or more columns)")
+    def _one_way(self) -> Self:
+        if [self.text, self.features, self.inputs].count(None) != 2:
+            raise ValueError("give either text (one column), features (one or more columns) or inputs")
+        if self.inputs is not None:
+            check_input_names(self.inputs)
+        texts = [name for name, one in (self.inputs or {}).items() if one.text is not None]
+        if len(texts) > 1:
+            raise ValueError(
+                f"inputs: {' and '.join(texts)} are texts: a model reads one; join them in one column"
+            )
         return self
+
+    def named(self) -> dict[str, TableInput]:
+        """Return every input, by its name."""
+        if self.inputs is not None:
+            return self.inputs
+        only = TableInput(text=self.text, features=self.features)
+        return {"inputs" if self.text is None else "tokens": only}
 
 
 class ArrayConfig(_Files):
@@ -171,6 +233,8 @@ class ArrayConfig(_Files):
     """Array ``[n, H, W, C]`` (or ``[n, H, W]``) uint8."""
     features: str | None = None
     """Array ``[n, D]``."""
+    inputs: dict[str, ArrayInput] | None = None
+    """In place of images or features: several inputs, by their names."""
     row: str | None = None
     """Array ``[Q]``: the input that each element of task and target is about; default: one each."""
     task_names: str | None = None
@@ -179,12 +243,21 @@ class ArrayConfig(_Files):
     """Array of names that the numbers in ``target`` stand for."""
 
     @model_validator(mode="after")
-    def _one_input(self) -> Self:
-        if (self.images is None) == (self.features is None):
-            raise ValueError("give either images or features (the name of one array)")
+    def _one_way(self) -> Self:
+        if [self.images, self.features, self.inputs].count(None) != 2:
+            raise ValueError("give either images or features (the name of one array), or inputs")
+        if self.inputs is not None:
+            check_input_names(self.inputs)
         if self.row is not None and self.task is None:
             raise ValueError("row: arrays of questions need a task array as well")
         return self
+
+    def named(self) -> dict[str, ArrayInput]:
+        """Return every input, by its name."""
+        if self.inputs is not None:
+            return self.inputs
+        only = ArrayInput(images=self.images, features=self.features)
+        return {"inputs" if self.images is None else "image": only}
 
 
 class MemoryConfig(_Questions):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from coterie.runtime.manifest import TensorSpec, TextSpec
 from coterie.runtime.tasks import TaskSpec
+from coterie.training.several import Arrays, each
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -28,8 +29,8 @@ class Inputs(Protocol):
     def __len__(self) -> int:
         """Return the number of inputs, n."""
 
-    def batch(self, indices: Ints) -> Array:
-        """Return some inputs as one array, ``[R] -> [R, ...]``."""
+    def batch(self, indices: Ints) -> Arrays:
+        """Return some inputs as one array, ``[R] -> [R, ...]``, or as one of each of a model's inputs."""
 
     def parts(self) -> Sequence[Array]:
         """Return the arrays that hold everything, for a checksum."""
@@ -92,6 +93,28 @@ class TokenInputs:
     def parts(self) -> Sequence[Array]:
         """Return tokens and offsets."""
         return (self.tokens, self.offsets)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedInputs:
+    """Inputs of several tensors.
+
+    Attributes:
+        members: Those of each tensor, n of each, in the order of ``Dataset.inputs``.
+    """
+
+    members: tuple[Inputs, ...]
+
+    def __len__(self) -> int:
+        return len(self.members[0])
+
+    def batch(self, indices: Ints) -> Arrays:
+        """Return some rows of each, ``[R] -> [R, ...]``."""
+        return tuple(array for member in self.members for array in each(member.batch(indices)))
+
+    def parts(self) -> Sequence[Array]:
+        """Return the arrays of all of them."""
+        return [array for member in self.members for array in member.parts()]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,7 +180,7 @@ class Dataset:
     """Everything a training needs to know of its data.
 
     Attributes:
-        input: The tensor that a model's first stage takes; its first dimension is the batch.
+        inputs: The tensors that a model's first stage takes; the first dimension of each is the batch.
         tasks: What each task answers; ``Split.task`` counts in this order.
         splits: ``train`` and ``dev`` always, ``test`` and ``ood`` where there is one.
         text: How the texts became tokens, when the inputs are texts.
@@ -166,7 +189,7 @@ class Dataset:
         truth: What a planted data set was made of.
     """
 
-    input: TensorSpec
+    inputs: tuple[TensorSpec, ...]
     tasks: tuple[TaskSpec, ...]
     splits: Mapping[str, Split]
     text: Text | None = None
@@ -176,7 +199,7 @@ class Dataset:
 
 
 def checksum(
-    input_: TensorSpec,
+    inputs: Sequence[TensorSpec],
     tasks: Sequence[TaskSpec],
     splits: Mapping[str, Split],
     text: Text | None,
@@ -188,7 +211,8 @@ def checksum(
     def add(value: object) -> None:
         digest.update(json.dumps(value, sort_keys=True).encode() + b"\n")
 
-    add([input_.model_dump(mode="json"), [task.model_dump(mode="json") for task in tasks]])
+    specs = [spec.model_dump(mode="json") for spec in inputs]
+    add([specs[0] if len(specs) == 1 else specs, [task.model_dump(mode="json") for task in tasks]])
     add([text.tokenizer, text.spec.model_dump(mode="json")] if text else None)
     for name in SPLITS:
         if name not in splits:

@@ -54,7 +54,7 @@ def load_digits_data(config: DigitsConfig) -> Dataset:
         dtype=dtype,
         shape=(None, *pool.shape[1:]),
     )
-    return Dataset(input=spec, tasks=tasks, splits=splits, sha256=checksum(spec, tasks, splits, None))
+    return Dataset(inputs=(spec,), tasks=tasks, splits=splits, sha256=checksum((spec,), tasks, splits, None))
 
 
 def _tasks(images: Array, digits: Ints) -> tuple[tuple[TaskSpec, ...], Ints]:

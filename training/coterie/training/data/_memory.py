@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from coterie.training.data._assemble import assemble, merge
-from coterie.training.data._config import MemoryConfig
+from coterie.training.data._assemble import Pools, assemble, merge
+from coterie.training.data._config import MemoryConfig, check_input_names
 from coterie.training.data._dataset import Array, Dataset
 from coterie.training.data._problems import Problems
 from coterie.training.data._questions import ask, split_codes
@@ -20,9 +20,12 @@ from coterie.training.yaml_config import load_config
 
 _WHERE = "arrays"
 
+Given = npt.ArrayLike | Sequence[str]
+"""Features, images or texts, n of them."""
+
 
 def dataset_of(
-    inputs: npt.ArrayLike | Sequence[str],
+    inputs: Given | Mapping[str, Given],
     target: npt.ArrayLike,
     task: npt.ArrayLike | None = None,
     *,
@@ -35,7 +38,8 @@ def dataset_of(
 
     Args:
         inputs: Features ``[n, D]``, images ``[n, H, W]`` or ``[n, H, W, C]`` of uint8, or n texts. Equal rows
-            are stored once.
+            are stored once. Several inputs are a mapping from their names to such values, n of each; one of
+            them at most is of texts.
         target: Answers ``[n]``, numbers or names of classes. ``[n, T]`` are T columns: T tasks where there is
             no ``task``, else the T numbers or labels of each task. NaN and None are missing.
         task: The task of each row by name or number, ``[n]``.
@@ -51,38 +55,39 @@ def dataset_of(
         DataError: If anything in the arrays is wrong; every mistake is listed.
     """
     problems = Problems()
-    pool = _pool(inputs, problems)
+    pools = _pools(inputs, problems)
     problems.check()
+    count = len(next(iter(pools.values())))
     answers = np.asarray(target)
-    count = 1 if answers.ndim < 2 else answers.shape[1]
+    width = 1 if answers.ndim < 2 else answers.shape[1]
     if names is None:
-        names = ["target"] if answers.ndim < 2 else [f"target[{index}]" for index in range(count)]
+        names = ["target"] if answers.ndim < 2 else [f"target[{index}]" for index in range(width)]
     given = {"task": task, "weight": weight, "split.column": split}
     source: dict[str, Any] = {name: name for name, values in given.items() if values is not None}
     if source.pop("split.column", None):
         source["split"] = {"column": "split.column"}
     config = load_config(MemoryConfig, source=options | source | {"target": list(names)})
     columns = {
-        name: _column(name, np.asarray(values), len(pool), problems)
+        name: _column(name, np.asarray(values), count, problems)
         for name, values in given.items()
         if values is not None
     }
-    if answers.ndim > 2 or len(config.target) != count:
+    if answers.ndim > 2 or len(config.target) != width:
         problems.add(
             f"target: has shape {list(answers.shape)} for {len(config.target)} names: give [n], or [n, T] "
             "and T names"
         )
         problems.check()
-    for name, cells in zip(config.target, answers.reshape(len(answers), count).T, strict=True):
-        columns[name] = _column(name, cells, len(pool), problems)
+    for name, cells in zip(config.target, answers.reshape(len(answers), width).T, strict=True):
+        columns[name] = _column(name, cells, count, problems)
     problems.check()
-    rows = np.arange(len(pool), dtype=np.int64)
-    table = Table(columns, (_WHERE,), np.zeros(len(pool), dtype=np.int64), rows + 1, "row", "array")
+    rows = np.arange(count, dtype=np.int64)
+    table = Table(columns, (_WHERE,), np.zeros(count, dtype=np.int64), rows + 1, "row", "array")
     codes = np.zeros_like(rows) if config.split is None else split_codes(table, config.split, problems)
     questions = ask(table, config, targets=config.target, kept=codes >= 0, problems=problems)
     weights = read_weights(table, config.weight, codes >= 0, problems)
     problems.check()
-    distinct, first, place = merge(pool)
+    distinct, first, place = merge(pools)
     return assemble(
         distinct,
         questions,
@@ -96,7 +101,33 @@ def dataset_of(
     )
 
 
-def _pool(inputs: npt.ArrayLike | Sequence[str], problems: Problems) -> Array | list[str]:
+def _pools(inputs: Given | Mapping[str, Given], problems: Problems) -> Pools:
+    """Return every input by its name."""
+    if not isinstance(inputs, Mapping):
+        pool = _pool("inputs", inputs, problems)
+        return {_name_of(pool): pool}
+    try:
+        check_input_names(inputs)
+    except ValueError as error:
+        problems.add(str(error))
+    pools = {name: _pool(name, values, problems) for name, values in inputs.items()}
+    texts = [name for name, pool in pools.items() if isinstance(pool, list)]
+    problems.check()
+    if len(texts) > 1:
+        problems.add(f"inputs: {' and '.join(texts)} are texts: a model reads one; join them")
+    if len({len(pool) for pool in pools.values()}) > 1:
+        counted = ", ".join(f"{name} has {len(pool)}" for name, pool in pools.items())
+        problems.add(f"inputs: differ in their numbers of rows ({counted}): give all the same")
+    return pools
+
+
+def _name_of(pool: Array | list[str]) -> str:
+    if isinstance(pool, list):
+        return "tokens"
+    return "image" if pool.ndim == 4 else "inputs"
+
+
+def _pool(name: str, inputs: Given, problems: Problems) -> Array | list[str]:
     array = np.asarray(inputs)
     if array.ndim == 1 and all(isinstance(item, str) and item.strip() for item in array):
         return [str(item) for item in array]
@@ -104,7 +135,7 @@ def _pool(inputs: npt.ArrayLike | Sequence[str], problems: Problems) -> Array | 
         return array[..., None] if array.ndim == 3 else array
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         problems.add(
-            f"inputs: are {array.dtype.name} {list(array.shape)}: give numbers [n, D], images [n, H, W, C] "
+            f"{name}: are {array.dtype.name} {list(array.shape)}: give numbers [n, D], images [n, H, W, C] "
             "of uint8, or a list of texts, none of them empty"
         )
         return []

@@ -52,7 +52,11 @@ def load_planted(config: PlantedConfig) -> Dataset:
     splits = {name: _split(config, world, count, generator) for name, count in rows.items()}
     spec = TensorSpec(name="inputs", dtype="float32", shape=(None, config.features))
     return Dataset(
-        input=spec, tasks=tasks, splits=splits, sha256=checksum(spec, tasks, splits, None), truth=truth
+        inputs=(spec,),
+        tasks=tasks,
+        splits=splits,
+        sha256=checksum((spec,), tasks, splits, None),
+        truth=truth,
     )
 
 

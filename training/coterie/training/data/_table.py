@@ -24,13 +24,13 @@ class _Layout:
         self._config = config
         self._problems = problems
         self.targets: list[str] = []
-        self.features: list[str] = []
+        self.features: dict[str, list[str]] = {}
         self.complete = True
         self._plain = [
             (option, name)
             for option, name in (
                 ("task", config.task),
-                ("text", config.text),
+                ("text", text_column(config)),
                 ("weight", config.weight),
                 ("split.column", config.split.column if config.split else None),
             )
@@ -42,12 +42,15 @@ class _Layout:
         taken = [name for _, name in self._plain]
         if not self.targets:
             self.targets = self._resolve(file, "target", self._config.target, names, taken)
-        if not self.features and self._config.features is not None:
-            self.features = self._resolve(
-                file, "features", self._config.features, names, [*taken, *self.targets]
-            )
-        needed = dict.fromkeys([*taken, *self.targets, *self.features])
-        lacking = dict.fromkeys(self.features, "features") | dict.fromkeys(self.targets, "target")
+        for name, one in self._config.named().items():
+            if one.features is not None and not self.features.get(name):
+                option = "features" if self._config.inputs is None else f"inputs.{name}.features"
+                self.features[name] = self._resolve(
+                    file, option, one.features, names, [*taken, *self.targets]
+                )
+        features = [column for columns in self.features.values() for column in columns]
+        needed = dict.fromkeys([*taken, *self.targets, *features])
+        lacking = dict.fromkeys(features, "features") | dict.fromkeys(self.targets, "target")
         lacking |= {name: option for option, name in self._plain}
         for name in needed:
             if name not in names:
@@ -73,6 +76,11 @@ class _Layout:
         hint = f"did you mean {close[0]!r}?" if close else f"the columns are {', '.join(names[:20])}"
         self._problems.add(f"{file}: has no column {name!r}, which {option} names: {hint}")
         self.complete = False
+
+
+def text_column(config: TableConfig) -> str | None:
+    """Return the column of the texts, where the table has any."""
+    return next((one.text for one in config.named().values() if one.text is not None), None)
 
 
 def load_table(config: TableConfig) -> Dataset:
@@ -101,7 +109,8 @@ def load_table(config: TableConfig) -> Dataset:
         problems.check()
     table = concatenate(tables)
     codes = split_codes(table, config.split, problems) if config.split else np.concatenate(from_file)
-    texts = None if config.text is None else _columns.words(table.columns[config.text])
+    column = text_column(config)
+    texts = None if column is None else _columns.words(table.columns[column])
     if texts is not None and config.empty_texts == "drop":
         codes[_empty(texts)] = -1
     kept = codes >= 0
@@ -115,10 +124,15 @@ def load_table(config: TableConfig) -> Dataset:
     asked = asked if len(questions.row) else kept
     weight = read_weights(table, config.weight, asked, problems)
     rows = np.flatnonzero(asked)
-    pool, at = _read_inputs(table, config, layout.features, rows, problems)
+    pools: dict[str, Pool] = {}
+    for name, one in config.named().items():
+        if one.text is not None:
+            pools[name] = _read_texts(table, config, one.text, rows, problems)
+        else:
+            pools[name] = _read_features(table, layout.features[name], rows, problems)
     problems.check()
     place = np.full(len(table), -1, dtype=np.int64)
-    distinct, first, place[rows] = merge(pool)
+    distinct, first, place[rows] = merge(pools)
     return assemble(
         distinct,
         questions,
@@ -127,7 +141,7 @@ def load_table(config: TableConfig) -> Dataset:
         code=codes[questions.row],
         weight=None if weight is None else weight[questions.row],
         tokens=config.tokens,
-        where=lambda item: table.where(int(rows[first[item]]), at),
+        where=lambda item: table.where(int(rows[first[item]]), column or ""),
         problems=problems,
         unlabeled=() if texts is None else list(filter(None, texts[unlabeled_rows(table, config.split)])),
     )
@@ -149,25 +163,26 @@ def read_weights(table: Table, column: str | None, kept: Array, problems: Proble
     return weight.astype(np.float32)
 
 
-def _read_inputs(
-    table: Table, config: TableConfig, features: Sequence[str], rows: Ints, problems: Problems
-) -> tuple[Pool, str]:
-    """Return the inputs of some rows, and the name of the column they stand in."""
-    if config.text is not None:
-        found = _columns.words(table.columns[config.text])[rows]
-        column = config.text
-        if _columns.holds_lists(table.columns[column]):
-            _note_words(table, config, rows, found, problems)
-        problems.add_each(
-            rows[_empty(found)],
-            lambda row: (
-                f"{table.where(row, column)}: the text is empty: fill it in, remove the row, "
-                "or set empty_texts: drop"
-            ),
-        )
-        return found.tolist(), column
+def _read_texts(table: Table, config: TableConfig, column: str, rows: Ints, problems: Problems) -> Pool:
+    """Return the texts of some rows, or their lists of words."""
+    found = _columns.words(table.columns[column])[rows]
+    if _columns.holds_lists(table.columns[column]):
+        _note_words(table, config, column, rows=rows, found=found, problems=problems)
+    problems.add_each(
+        rows[_empty(found)],
+        lambda row: (
+            f"{table.where(row, column)}: the text is empty: fill it in, remove the row, "
+            "or set empty_texts: drop"
+        ),
+    )
+    texts: list[str] = found.tolist()
+    return texts
+
+
+def _read_features(table: Table, features: Sequence[str], rows: Ints, problems: Problems) -> Array:
+    """Return the features of some rows, ``[n, D]`` float32."""
     if len(features) == 1 and _columns.is_list(table.columns[features[0]]):
-        return read_vectors(table, features[0], rows, problems), features[0]
+        return read_vectors(table, features[0], rows, problems)
     values = np.empty((len(rows), len(features)), dtype=np.float32)
     for index, name in enumerate(features):
         numbers, wrong = _columns.numbers(table.columns[name])
@@ -176,7 +191,7 @@ def _read_inputs(
         with np.errstate(over="ignore"):  # noted just above
             values[:, index] = numbers
     # Adding 0 turns -0.0 into 0.0: equal rows are then equal byte by byte.
-    return values + np.float32(0), features[0] if features else "features"
+    return values + np.float32(0)
 
 
 def _empty(texts: _columns.Objects) -> Array:
@@ -184,10 +199,16 @@ def _empty(texts: _columns.Objects) -> Array:
 
 
 def _note_words(
-    table: Table, config: TableConfig, rows: Ints, found: _columns.Objects, problems: Problems
+    table: Table,
+    config: TableConfig,
+    column: str,
+    *,
+    rows: Ints,
+    found: _columns.Objects,
+    problems: Problems,
 ) -> None:
     """Note what is wrong with lists of words, ``[len(rows)]``."""
-    column, most = config.text or "", config.tokens.max_length
+    most = config.tokens.max_length
     if config.tokens.tokenizer != "whitespace":
         problems.add(
             f"tokens.tokenizer: is {config.tokens.tokenizer}, but column {column!r} holds lists of words, "

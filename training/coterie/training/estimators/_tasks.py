@@ -122,4 +122,4 @@ def dataset_for(
         )
     spec = TensorSpec(name="inputs", dtype="float32", shape=(None, inputs.shape[1]))
     tasks = tuple(specs)
-    return Dataset(input=spec, tasks=tasks, splits=splits, sha256=checksum(spec, tasks, splits, None))
+    return Dataset(inputs=(spec,), tasks=tasks, splits=splits, sha256=checksum((spec,), tasks, splits, None))

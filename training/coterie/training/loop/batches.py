@@ -13,6 +13,7 @@ from torch import Tensor
 
 from coterie.training.data import Split
 from coterie.training.loop.samplers import Ints, Rates, draw_questions
+from coterie.training.several import Tensors, apply
 
 _CPU = torch.device("cpu")
 
@@ -22,7 +23,7 @@ class Batch:
     """R inputs and B questions about them: a batch of a split, or one part of it.
 
     Attributes:
-        inputs: ``[R, ...]``.
+        inputs: ``[R, ...]``; of a model with several inputs one of each.
         row: ``[B]`` int64, the input each question is about.
         task: ``[B]`` int64.
         target: ``[B, T]`` float32.
@@ -32,7 +33,7 @@ class Batch:
         whole: Number of questions of the whole batch.
     """
 
-    inputs: Tensor
+    inputs: Tensors
     row: Tensor
     task: Tensor
     target: Tensor
@@ -137,7 +138,7 @@ class BatchSource:
             return torch.from_numpy(array).to(self.device)
 
         return Batch(
-            inputs=tensor(self.split.inputs.batch(inputs[bounds[0] : bounds[1]])),
+            inputs=apply(tensor, self.split.inputs.batch(inputs[bounds[0] : bounds[1]])),
             row=tensor(row[place] - bounds[0]),
             task=tensor(self.split.task[chosen]),
             target=tensor(self.split.target[chosen]),

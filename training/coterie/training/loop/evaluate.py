@@ -15,8 +15,9 @@ from coterie.training.loop.batches import Batch, BatchSource
 from coterie.training.loop.losses import QuestionLoss
 from coterie.training.loop.metrics import task_metrics
 from coterie.training.loop.ranks import Ranks
+from coterie.training.several import Tensors
 
-Answer = Callable[[Tensor, Tensor, Tensor], Tensor]
+Answer = Callable[[Tensors, Tensor, Tensor], Tensor]
 """``(inputs[R, ...], row[B], task[B]) -> scores[B, C]``: a model, a frozen model, a router graph.
 
 Taggings answer ``[B, L, C]``."""

@@ -11,7 +11,7 @@ from torch import nn
 
 from coterie.training.config import ModelConfig, TrainerConfig
 from coterie.training.model import MultiTaskModel
-from coterie.training.stages import Stage
+from coterie.training.stages import HeadConfig, Stage, StageConfig
 
 _CLASSES: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -29,12 +29,13 @@ def make_optimizer(
     Vectors (biases, mixture weights, an n-gram's weight) are not decayed: they scale, and do not overfit.
     """
     stages = model.each_stage()
-    settings = [*config.stages, config.head]
-    first = len(stages) - len(settings)
+    settings: list[StageConfig | HeadConfig | None] = [*config.stages, config.head]
+    # The inputs' own stage has no rates of its own.
+    settings = [*[None] * (len(stages) - len(settings)), *settings]
     groups: list[dict[str, Any]] = []
-    for stage, rate in zip(stages[first:], settings, strict=True):
-        lr = rate.lr or trainer.lr
-        decay = trainer.weight_decay if rate.weight_decay is None else rate.weight_decay
+    for stage, rate in zip(stages, settings, strict=True):
+        lr = (rate and rate.lr) or trainer.lr
+        decay = trainer.weight_decay if rate is None or rate.weight_decay is None else rate.weight_decay
         for parameter, factor, is_matrix in _weights(stage):
             groups.append(
                 {"params": [parameter], "lr": lr * factor, "weight_decay": decay if is_matrix else 0.0}

@@ -6,7 +6,21 @@ Everything is drawn from the run folder's files alone, so that it can be drawn a
 """
 
 from coterie.training.report._facts import read_metrics
+from coterie.training.report._figure import INK, MINUS, PLUS, SOFT, entitle, new_figure, tidy
 from coterie.training.report._matrices import task_correlation
 from coterie.training.report._page import html_environment, stage_row, write_report
 
-__all__ = ["html_environment", "read_metrics", "stage_row", "task_correlation", "write_report"]
+__all__ = [
+    "INK",
+    "MINUS",
+    "PLUS",
+    "SOFT",
+    "entitle",
+    "html_environment",
+    "new_figure",
+    "read_metrics",
+    "stage_row",
+    "task_correlation",
+    "tidy",
+    "write_report",
+]

@@ -46,8 +46,7 @@ class HardStage(BankStage):
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Run the block on the states ``[S, ...]``; questions go on reading where they did."""
-        block = state.position.new_zeros(len(state.values))
-        return State(self.bank.run(state.values, block), state.position)
+        return State(self.bank.run_only(state.values), state.position)
 
     def plan(self) -> StagePlan:
         """Return the plan: block 0 for everybody."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,22 +12,29 @@ from coterie.runtime._prediction import Prediction
 _EXACT = 8
 """Runs of up to so many questions are told apart; larger ones are counted with the next power of two."""
 
+Told = Mapping[str, Mapping[str, Any]]
+"""What one worker counted, by model, as JSON has it."""
+
 
 class Spent:
     """How often something was done, and how long it took together."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._seconds = 0.0
+    def __init__(self, count: int = 0, seconds: float = 0.0) -> None:
+        self.count = count
+        self.seconds = seconds
 
     def add(self, seconds: float) -> None:
         """Count it once more."""
-        self.count += 1
-        self._seconds += max(0.0, seconds)
+        self.plus(1, max(0.0, seconds))
+
+    def plus(self, count: int, seconds: float) -> None:
+        """Count it so many times more, so many seconds together."""
+        self.count += count
+        self.seconds += seconds
 
     def as_dict(self) -> dict[str, int]:
         """Return count and nanoseconds."""
-        return {"count": self.count, "ns": round(self._seconds * 1e9)}
+        return {"count": self.count, "ns": round(self.seconds * 1e9)}
 
 
 @dataclass
@@ -45,6 +52,26 @@ class _Model:
         }
     )
     batches: dict[int, Spent] = field(default_factory=dict)
+
+    def told(self) -> dict[str, Any]:
+        """Return the counters, as JSON can have them."""
+        return {
+            "last": self.last,
+            "questions": self.questions,
+            "runs": self.runs,
+            "spent": {name: [each.count, each.seconds] for name, each in self.spent.items()},
+            "batches": [[size, each.count, each.seconds] for size, each in self.batches.items()],
+        }
+
+    def add(self, told: Mapping[str, Any]) -> None:
+        """Add what another counted of the same model."""
+        self.last = max(self.last, told["last"])
+        self.questions += told["questions"]
+        self.runs += told["runs"]
+        for name, (count, seconds) in told["spent"].items():
+            self.spent[name].plus(count, seconds)
+        for size, count, seconds in told["batches"]:
+            self.batches.setdefault(size, Spent()).plus(count, seconds)
 
 
 class Statistics:
@@ -84,9 +111,20 @@ class Statistics:
         one.last = time.time_ns() // 1_000_000
         one.spent["fail"].add(seconds)
 
-    def of(self, model: str) -> dict[str, Any]:
-        """Return one model's statistics, by the names of the protocol's ``ModelStatistics``."""
-        one = self._models[model]
+    def told(self) -> dict[str, dict[str, Any]]:
+        """Return the counters of the models that were asked, as JSON can have them."""
+        return {name: one.told() for name, one in self._models.items() if one.last}
+
+    def of(self, model: str, others: Iterable[Told] = ()) -> dict[str, Any]:
+        """Return one model's statistics, by the names of the protocol's ``ModelStatistics``.
+
+        Args:
+            model: Its name.
+            others: What other workers told of the same version, to be added.
+        """
+        one = _Model()
+        for told in (self._models[model].told(), *(each[model] for each in others if model in each)):
+            one.add(told)
         return {
             "name": model,
             "version": self._version,
@@ -100,9 +138,10 @@ class Statistics:
             ],
         }
 
-    def all(self) -> list[dict[str, Any]]:
-        """Return the statistics of every model."""
-        return [self.of(name) for name in self._models]
+    def all(self, others: Iterable[Told] = ()) -> list[dict[str, Any]]:
+        """Return the statistics of every model; ``others`` as above."""
+        others = list(others)
+        return [self.of(name, others) for name in self._models]
 
 
 def _about(rows: int) -> int:

@@ -1,0 +1,1 @@
+"""How near the router comes to what the machine can do, and what its time grows with."""

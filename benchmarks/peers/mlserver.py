@@ -1,0 +1,97 @@
+"""Starts MLServer over the task graphs of a bundle, each an ONNX file of its own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.peers import HERE
+from coterie.runtime import Bundle
+from coterie.runtime.serving import Addresses
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How MLServer is told to run."""
+
+    parallel_workers: int = 0
+    """Processes that answer beside the one that listens; 0 answers in that one."""
+    batch_rows: int = 0
+    """Most requests to one model that adaptive batching puts together; 0 is no batching."""
+    batch_seconds: float = 0.0
+    """How long a batch waits for more requests."""
+
+
+@contextmanager
+def running_mlserver(
+    programs: Path, bundle: Bundle, folder: Path, tuning: Tuning | None = None
+) -> Iterator[Addresses]:
+    """Run MLServer on free ports of this machine while the ``with`` block lasts.
+
+    Args:
+        programs: Of its environment.
+        bundle: Whose task graphs it serves.
+        folder: An empty one, for its settings and its log.
+        tuning: How it is told to run; without access log and compression in any case.
+    """
+    tuning = tuning or Tuning()
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), _free_ports(3), strict=True))
+    settings = {
+        "host": "127.0.0.1",
+        "debug": False,
+        "gzip_enabled": False,
+        "parallel_workers": tuning.parallel_workers,
+        **ports,
+    }
+    (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "mlserver_onnx.py").write_bytes((HERE / "mlserver_onnx.py").read_bytes())
+    for entry in bundle.manifest.tasks:
+        own = folder / entry.task.name
+        own.mkdir()
+        model = {
+            "name": entry.task.name,
+            "implementation": "mlserver_onnx.OnnxModel",
+            "parameters": {"uri": str(bundle.graph(entry.graph)), "version": "1"},
+            "max_batch_size": tuning.batch_rows,
+            "max_batch_time": tuning.batch_seconds,
+        }
+        (own / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [str(programs / "mlserver"), "start", str(folder)], cwd=folder, stdout=log, stderr=log
+        )
+    addresses = Addresses(f"127.0.0.1:{ports['http_port']}", f"127.0.0.1:{ports['grpc_port']}", server.pid)
+    try:
+        _await_ready(addresses.http, server, folder / "log")
+        yield addresses
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and server.poll() is None:
+        try:
+            if httpx.get(f"http://{address}/v2/health/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"MLServer did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")

@@ -1,0 +1,1 @@
+"""What ``coterie bench`` measures, how, and how it is shown."""

@@ -1,0 +1,81 @@
+"""The outermost application of a server: who may ask, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coterie.runtime.errors import UnavailableError
+from coterie.runtime.serving import _http_infer
+from coterie.runtime.serving._access import ANYBODY, Access
+from coterie.runtime.serving._asgi import CALLER, Headers, respond, respond_error
+from coterie.runtime.serving._http import create_pages
+from coterie.runtime.serving._http_infer import infer
+from coterie.runtime.serving._models import Models
+
+_HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
+"""For whoever watches over the server, who has no key."""
+_OWN = _HEALTH | {"/v2", "/metrics", "/versions"}
+
+
+class Front:
+    """An ASGI application that answers by itself what belongs to the protocol, health and metrics.
+
+    All else is left to the application beneath: BentoML's, whose middleware costs a request more than the
+    protocol does.
+
+    Args:
+        models: Gives the models once they are loaded; until then every question is refused with 503.
+        max_body: Largest body, in bytes, packed or unpacked.
+        access: Who may ask; anybody, where it is not given.
+        metrics: Gives the metrics in Prometheus's words; without it there are none.
+        beneath: The application for all other addresses; without one they are 404.
+    """
+
+    def __init__(
+        self,
+        models: Callable[[], Models | None],
+        *,
+        max_body: int,
+        access: Access | None = None,
+        metrics: Callable[[], Awaitable[bytes]] | None = None,
+        beneath: ASGIApp | None = None,
+    ) -> None:
+        self._models = models
+        self._max_body = max_body
+        self._access = access or Access(None)
+        self._beneath = beneath or _nothing
+        self._pages = create_pages(models, metrics, max_body=max_body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] != "http":
+            await self._beneath(scope, receive, send)
+            return
+        path: str = scope["path"]
+        headers: Headers = dict(scope["headers"])
+        own = path.startswith("/v2/") or path in _OWN or (path == "/tasks" and scope["method"] == "GET")
+        caller = ANYBODY
+        try:
+            # What is beneath shows its pages to anybody: they say what any coterie server takes.
+            if path not in _HEALTH and (own or scope["method"] == "POST"):
+                caller = self._access.caller(
+                    headers.get(b"authorization", b"").decode("latin-1"),
+                    headers.get(b"x-api-key", b"").decode("latin-1"),
+                )
+            if path.startswith(_http_infer.PREFIX) and path.endswith(_http_infer.SUFFIX):
+                models = self._models()
+                if models is None:
+                    raise UnavailableError("the server is not ready yet: try again in a second")
+                await infer(scope, headers, receive, send, models=models, caller=caller, limit=self._max_body)
+                return
+        except Exception as error:
+            await respond_error(send, error)
+            return
+        scope[CALLER] = caller
+        await (self._pages if own else self._beneath)(scope, receive, send)
+
+
+async def _nothing(_: Scope, _receive: Receive, send: Send) -> None:
+    await respond(send, b'{"error":"there is nothing at this address"}', status=404)

@@ -1,0 +1,78 @@
+"""Questions of the Open Inference Protocol v2 over HTTP: the one address where every microsecond counts.
+
+Bare ASGI: a router that tries twenty patterns, request and response objects, and middleware cost more than
+all that is done here.
+"""
+
+from __future__ import annotations
+
+import json
+
+from starlette.types import Receive, Scope, Send
+
+from coterie.runtime.serving import _http_codec as codec
+from coterie.runtime.serving._access import Caller
+from coterie.runtime.serving._asgi import Headers, read_body, respond, respond_error, while_connected
+from coterie.runtime.serving._failures import failure_of
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.observing._calls import suggest_id
+
+PREFIX, SUFFIX = "/v2/models/", "/infer"
+_HEADER = b"inference-header-content-length"
+
+
+def model_of(path: str) -> tuple[str, str]:
+    """Return model and version of ``/v2/models/MODEL[/versions/VERSION]/infer``; a name may hold slashes."""
+    name = path[len(PREFIX) : -len(SUFFIX)]
+    model, found, version = name.rpartition("/versions/")
+    return (model, version) if found and version and "/" not in version else (name, "")
+
+
+async def infer(
+    scope: Scope,
+    headers: Headers,
+    receive: Receive,
+    send: Send,
+    *,
+    models: Models,
+    caller: Caller,
+    limit: int,
+) -> None:
+    """Answer a question.
+
+    Args:
+        scope: ASGI's, of a path that ``model_of`` takes.
+        headers: Of the request.
+        receive: ASGI's.
+        send: ASGI's.
+        models: Who answers.
+        caller: Who asks.
+        limit: Largest body, in bytes, packed or unpacked.
+    """
+    if scope["method"] != "POST":
+        body = json.dumps({"error": "a question is a POST"}).encode()
+        await respond(send, body, status=405, more=[(b"allow", b"POST")])
+        return
+    name, version = model_of(scope["path"])
+    try:
+        try:
+            models.find(version).info(name, caller)  # an unknown model is 404, whatever the body
+            body = await read_body(headers, receive, limit)
+            body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
+            length = headers.get(_HEADER)
+            asked = codec.decode(
+                name, version, body, None if length is None else length.decode("latin-1"), caller
+            )
+            suggest_id(asked.id)
+        except Exception as error:
+            models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
+            raise
+        answer = await while_connected(receive, models.answer(asked.question, transport="http"))
+        content, head = codec.encode(answer, asked)
+    except Exception as error:
+        await respond_error(send, error)
+        return
+    if head is None:
+        await respond(send, content)
+    else:
+        await respond(send, content, b"application/octet-stream", more=[(_HEADER, b"%d" % head)])

@@ -1,0 +1,95 @@
+"""What a server tells of itself: each worker counts, any of them answers for all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.observing._board import Board
+from coterie.runtime.serving.observing._exposition import exposition
+from coterie.runtime.serving.observing._metrics import Metrics
+from coterie.runtime.serving.observing._statistics import Told
+
+_LOG = logging.getLogger("coterie.serving")
+
+SECONDS = 1.0
+"""How often a worker tells the others: by so much their part of a sum may be late."""
+
+
+class Reports:
+    """Tells the other workers what this one counted, and adds theirs to its own.
+
+    Args:
+        models: The models, whose statistics are of all workers from now on.
+        metrics: What this worker counts.
+        board: Where the workers tell each other.
+    """
+
+    def __init__(self, models: Models, metrics: Metrics, board: Board) -> None:
+        self._models = models
+        self._metrics = metrics
+        self._board = board
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._one = asyncio.Lock()  # or an older state could be written over a newer one
+        models.elsewhere = self._statistics
+
+    def start(self) -> None:
+        """Tell the others now and then, until ``stop``."""
+        self._task = asyncio.get_running_loop().create_task(self._tell())
+
+    async def stop(self) -> None:
+        """Tell them a last time."""
+        self._stopping.set()
+        if self._task is not None:
+            await self._task
+
+    def told(self) -> dict[str, Any]:
+        """Return what this worker counted and holds, as JSON can have it."""
+        return {
+            "pid": os.getpid(),
+            "waiting": sum(version.batcher.waiting for version in self._models.loaded.values()),
+            "versions": list(self._versions()),
+            "metrics": self._metrics.told(),
+            "statistics": {
+                number: version.statistics.told() for number, version in self._models.loaded.items()
+            },
+        }
+
+    async def exposition(self) -> bytes:
+        """Return the metrics of all workers, for Prometheus."""
+        async with self._one:
+            # With thousands of tasks this takes a while, in which others want their answers.
+            return await asyncio.to_thread(self._expose, self.told())
+
+    def _expose(self, told: dict[str, Any]) -> bytes:
+        # First to the others: whichever is asked next must not say less, or a counter seems to begin anew.
+        self._write(told)
+        return exposition([told, *self._board.others()])
+
+    async def _tell(self) -> None:
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SECONDS):
+                    await self._stopping.wait()
+            async with self._one:
+                await asyncio.to_thread(self._write, self.told())
+
+    def _write(self, told: dict[str, Any]) -> None:
+        try:
+            self._board.write(told)
+        except OSError as error:
+            _LOG.warning("this worker's numbers are missing in what the others tell: %s", error)
+
+    def _statistics(self, number: str) -> Sequence[Told]:
+        others = (each["statistics"].get(number) for each in self._board.others())
+        return [told for told in others if told]
+
+    def _versions(self) -> Iterator[list[str]]:
+        for number, version in self._models.loaded.items():
+            yield [number, version.bundle.manifest.name, self._models.state(number)]

@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from ..handmade import HandMade
+from .watched import Watched, watched_server
+
+
+@pytest.fixture(scope="session")
+def watched(features: HandMade, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    """A server of two workers, which may be asked anything: tests count what they add."""
+    with watched_server(features.path, tmp_path_factory.mktemp("watched")) as found:
+        yield found

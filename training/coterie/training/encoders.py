@@ -1,0 +1,89 @@
+"""Several inputs: what encodes each of them, and the block that joins their encodings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from coterie.runtime.errors import ConfigError
+from coterie.runtime.manifest import TensorSpec
+from coterie.training.blocks import (
+    AnyBlockConfig,
+    Block,
+    InputShape,
+    Joined,
+    WordsConfig,
+    build_block,
+    output_shape,
+)
+
+
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+Encoder = Annotated[tuple[AnyBlockConfig, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+"""A block, or several, one after the other."""
+
+
+def join_inputs(
+    encoders: Mapping[str, Encoder],
+    inputs: Sequence[TensorSpec],
+    shapes: Sequence[InputShape],
+    first: Sequence[Block | None],
+) -> tuple[Joined, InputShape]:
+    """Make the block that encodes and joins several inputs; return it with the shape of its result.
+
+    Args:
+        encoders: What encodes each input, by its name; vectors may have none, and are taken as they are.
+        inputs: The tensors.
+        shapes: Their shapes, without the batch dimension.
+        first: For each a block that learns nothing and comes before its encoder.
+
+    Raises:
+        ConfigError: With every encoder that does not fit its input; each message begins with the option.
+    """
+    mistakes = [
+        f"inputs.{name}: the data has no such input; it has {', '.join(spec.name for spec in inputs)}"
+        for name in encoders
+        if name not in {spec.name for spec in inputs}
+    ]
+    made, sizes = [], []
+    for spec, shape, block in zip(inputs, shapes, first, strict=True):
+        blocks: list[Block] = []
+        if block is not None:
+            blocks.append(block)
+            shape = _following(spec, block)  # noqa: PLW2901 - from here on
+        try:
+            shape = _encode(encoders.get(spec.name, ()), blocks, shape)  # noqa: PLW2901
+            if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
+                raise ConfigError(
+                    f"an encoding is a vector (D,), not {shape}: give the input blocks that end with one"
+                )
+            sizes.append(shape.dims[0])
+        except ConfigError as error:
+            mistakes.append(f"inputs.{spec.name}: {error}")
+        made.append(blocks)
+    if mistakes:
+        raise ConfigError("the model's inputs cannot be encoded:", mistakes)
+    return Joined(made), InputShape(dims=(sum(sizes),))
+
+
+def _encode(configs: Encoder, blocks: list[Block], shape: InputShape) -> InputShape:
+    """Add an encoder's blocks, and return the shape of the last one's result."""
+    for config in configs:
+        if isinstance(config, WordsConfig) and (config.vectors is not None or config.train is not None):
+            raise ConfigError(
+                "vectors from a file or of a training of their own are for a model of one input: leave out "
+                "vectors and train"
+            )
+        block, shape = build_block(config, shape)
+        blocks.append(block)
+    return shape
+
+
+def _following(spec: TensorSpec, block: Block) -> InputShape:
+    """Return the shape after an input's first block, which takes the raw input."""
+    return output_shape(block, InputShape(dims=spec.shape[1:]))
