@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +13,8 @@ from typing import Any
 from coterie.cli._machine import machine
 
 RESULTS = Path(__file__).parent / "results"
+RESULTS_VARIABLE = "COTERIE_RESULTS"
+"""Environment variable that names another folder to write results to."""
 
 
 def side_by_side(
@@ -44,8 +47,9 @@ def side_by_side(
 
 def write_result(name: str, result: dict[str, Any]) -> Path:
     """Write a benchmark's result, with the machine it was measured on."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder = Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(
         json.dumps({"benchmark": name, "machine": machine(), **result}, indent=1) + "\n", encoding="utf-8"
     )

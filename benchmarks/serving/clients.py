@@ -64,7 +64,8 @@ class HttpClient(asyncio.Protocol):
         """Send a request, head and body, and return what comes back."""
         if self._transport is None:
             raise ConnectionError("the connection is closed")
-        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting = waiting
         self._transport.write(request)
         return await waiting
 

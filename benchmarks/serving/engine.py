@@ -63,11 +63,19 @@ def export_untrained(model: FrozenModel, folder: Path) -> Path:
 
 
 class SessionATask:
-    """What somebody would do instead: an ordinary session for each task, with weights of its own."""
+    """What somebody would do instead: an ordinary session for each task, with weights of its own.
 
-    def __init__(self, engine: Engine, tasks: int) -> None:
+    Args:
+        engine: Of the bundle.
+        tasks: So many of its tasks, the first ones.
+        mapped: Rather leave the weights in the one file, that all sessions map; they are not prepacked then.
+    """
+
+    def __init__(self, engine: Engine, tasks: int, *, mapped: bool = False) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
+        if mapped:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         self._sessions = [
             ort.InferenceSession(str(engine.bundle.graph(entry.graph)), options, ["CPUExecutionProvider"])
             for entry in engine.bundle.manifest.tasks[:tasks]

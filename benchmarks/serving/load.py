@@ -16,12 +16,13 @@ import itertools
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -98,28 +99,30 @@ class Asker:
         try:
             for connection in connections:
                 await connection.ask(self._streams[key][0])
+            before = _cpu(at.pid)
             result: Measured = await ask(shared, itertools.cycle(self._streams[key]))
+            result.server_cpu = _cpu(at.pid) - before
             return result
         finally:
             for connection in connections:
                 await connection.close()
 
 
-def best_tunings(
-    programs: Path, engine: Engine, scratch: Path, asker: Asker, cores: tuple[int, int]
-) -> dict[Transport, tuple[str, dict[str, float]]]:
-    """Return for gRPC and for JSON which tuning of MLServer answers most, and what each did."""
-    rates: dict[Transport, dict[str, float]] = {"grpc": {}, "json": {}}
-    for number, (name, tuning) in enumerate(TUNINGS.items()):
-        folder = scratch / f"tuning-{number}"
-        folder.mkdir()
-        with ExitStack() as stack:
-            server = _pinned(
-                stack, cores, lambda f=folder, t=tuning: running_mlserver(programs, engine.bundle, f, t)
-            )
-            for transport, found in rates.items():
-                found[name] = round(asker.closed(server, transport, "uniform", 16).rate, 1)
-    return {each: (max(found, key=lambda name: found[name]), found) for each, found in rates.items()}
+def measured_tunings(
+    asker: Asker, servers: Mapping[str, Addresses], rounds: int
+) -> dict[Transport, dict[str, float]]:
+    """Return how many answers a second each tuning of MLServer gives, over gRPC and as JSON."""
+    rates: dict[Transport, dict[str, list[float]]] = {
+        transport: {name: [] for name in servers} for transport in ("grpc", "json")
+    }
+    for _, (transport, found), (name, server) in itertools.product(
+        range(rounds), rates.items(), servers.items()
+    ):
+        found[name].append(asker.closed(server, transport, "uniform", 16).rate)
+    return {
+        transport: {name: round(statistics.median(each), 1) for name, each in found.items()}
+        for transport, found in rates.items()
+    }
 
 
 def compared(
@@ -166,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="of the closed loop")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64, 256], help="of the closed loop")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.8], help="parts of MLServer's most")
     parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="the servers', the client's")
     parser.add_argument("--bundle", type=Path, help="of one input of numbers; nothing is written then")
@@ -183,42 +186,52 @@ def main() -> None:
             [task.name for task in engine.tasks], spec.name, [dim or 1 for dim in spec.shape[1:]]
         )
         asker = Asker(questions, engine, chosen.seconds)
-        best = best_tunings(programs, engine, Path(scratch), asker, cores)
-        ours = _pinned(stack, cores, lambda: running_server(engine.bundle.path, threads=1))
-        peers = {}
-        for name in {name for name, _ in best.values()}:
-            folder = Path(scratch) / name.replace(" ", "-")
+        ours = _pinned(stack, cores, running_server(engine.bundle.path, threads=1))
+        peers: dict[str, Addresses] = {}
+        others: dict[str, ExitStack] = {}
+        for number, (name, tuning) in enumerate(TUNINGS.items()):
+            folder = Path(scratch) / f"mlserver-{number}"
             folder.mkdir()
-            start = running_mlserver(programs, engine.bundle, folder, TUNINGS[name])
-            peers[name] = _pinned(stack, cores, lambda start=start: start)
-        theirs = {transport: peers[name] for transport, (name, _) in best.items()}
+            others[name] = stack.enter_context(ExitStack())
+            peers[name] = _pinned(
+                others[name], cores, running_mlserver(programs, engine.bundle, folder, tuning)
+            )
+        rates = measured_tunings(asker, peers, chosen.rounds)
+        best = {transport: max(found, key=lambda name: found[name]) for transport, found in rates.items()}
+        for name in peers.keys() - set(best.values()):
+            others[name].close()
+        theirs = {transport: peers[name] for transport, name in best.items()}
         for transport in TRANSPORTS:
             asyncio.run(asker.check(ours, transport))
             asyncio.run(asker.check(theirs[COUNTERPART[transport]], COUNTERPART[transport]))
-        found = compared(
-            asker, ours, theirs, clients=chosen.clients, loads=chosen.loads, rounds=chosen.rounds
-        )
-    _print(found, best)
+        rows = compared(asker, ours, theirs, clients=chosen.clients, loads=chosen.loads, rounds=chosen.rounds)
+    _print(rows, rates)
     result = {
         "tasks": len(questions.tasks),
         "seconds": chosen.seconds,
         "rounds": chosen.rounds,
-        "mlserver": {each: {"used": name, "rates": rates} for each, (name, rates) in best.items()},
+        "mlserver": {each: {"used": best[each], "rates": found} for each, found in rates.items()},
         "promised": PROMISED,
-        **found,
+        **rows,
     }
     if chosen.bundle is None:
         print(write_result("serving_load", result))
 
 
-def _pinned(stack: ExitStack, cores: tuple[int, int], start: Any) -> Addresses:
+def _pinned(stack: ExitStack, cores: tuple[int, int], server: AbstractContextManager[Addresses]) -> Addresses:
     """Start a server on its core, and go on on the client's."""
     os.sched_setaffinity(0, {cores[0]})
     try:
-        addresses: Addresses = stack.enter_context(start())
+        return stack.enter_context(server)
     finally:
         os.sched_setaffinity(0, {cores[1]})
-    return addresses
+
+
+def _cpu(pid: int) -> float:
+    """Return the seconds that a process, and all that it started, have computed."""
+    server = psutil.Process(pid)
+    times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
 
 
 def _address(at: Addresses, transport: Transport) -> str:
@@ -242,15 +255,16 @@ def _row(pairs: Sequence[tuple[Measured, Measured]], **about: Any) -> dict[str, 
     return row
 
 
-def _print(found: Mapping[str, Any], best: Mapping[Transport, tuple[str, dict[str, float]]]) -> None:
+def _print(found: Mapping[str, Any], tunings: Mapping[Transport, Mapping[str, float]]) -> None:
     console = Console()
-    for transport, (name, rates) in best.items():
-        shown = ", ".join(f"{each} {rate:.0f}/s" for each, rate in rates.items())
-        console.print(f"MLServer over {transport}: {shown}; used: {name}")
+    for transport, rates in tunings.items():
+        shown = ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items())
+        console.print(f"MLServer over {transport}, of which the best is compared with: {shown}")
     for kind, rows in found.items():
         table = Table(
             *("transport", "traffic", "clients" if kind == "closed" else "offered/s"),
-            *("coterie/s", "MLServer/s", "ratio", "p99 ms", "MLServer's", "ratio", "client's core"),
+            *("coterie/s", "MLServer/s", "ratio", "p99 ms", "MLServer's", "ratio"),
+            *("core ms a request", "MLServer's", "client's core"),
             title=f"{kind} loop",
         )
         for row in rows:
@@ -263,6 +277,7 @@ def _print(found: Mapping[str, Any], best: Mapping[Transport, tuple[str, dict[st
                 else f"{row['offered']:.0f}, {100 * row['load']:.0f} %",
                 *(f"{ours['rate']:.0f}", f"{theirs['rate']:.0f}", f"{row['throughput']:.2f}"),
                 *(f"{ours['p99_ms']:.1f}", f"{theirs['p99_ms']:.1f}", f"{row['p99']:.2f}"),
+                *(f"{each['server_ms_a_request']:.2f}" for each in (ours, theirs)),
                 f"{100 * max(ours['client_cpu'], theirs['client_cpu']):.0f} %",
             )
         console.print(table)

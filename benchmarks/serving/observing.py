@@ -47,37 +47,18 @@ class Nowhere(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-class Bundle:
-    """As much of a bundle as counting needs: tasks over shared experts, clusters and heads."""
-
-    def __init__(self, tasks: int) -> None:
-        generator = np.random.default_rng(0)
-        names = tuple(f"task-{number}" for number in range(tasks))
-        experts = tuple(tuple(sorted(generator.choice(EXPERTS, USED, replace=False).tolist())) for _ in names)
-        clusters = tuple((int(generator.integers(CLUSTERS)),) for _ in names)
-        heads = tuple((number,) for number in range(tasks))
-        stages = (
-            _stage("experts", "gated", EXPERTS, experts),
-            _stage("groups", "cluster", CLUSTERS, clusters),
-            _stage("heads", "head", tasks, heads),
-        )
-        self.plan = SharingPlan(tasks=names, stages=stages)
-        self.names = names
-
-    @property
-    def manifest(self) -> Any:
-        """What has the plan: this."""
-        return self
-
-    @property
-    def tasks(self) -> list[Any]:
-        """The tasks, which have names."""
-        return [_Named(name) for name in self.names]
-
-
-class _Named:
-    def __init__(self, name: str) -> None:
-        self.name = name
+def plan_of(tasks: int) -> SharingPlan:
+    """Return a plan of so many tasks over shared experts, clusters and heads of their own."""
+    generator = np.random.default_rng(0)
+    experts = tuple(
+        tuple(sorted(generator.choice(EXPERTS, USED, replace=False).tolist())) for _ in range(tasks)
+    )
+    stages = (
+        _stage("experts", "gated", EXPERTS, experts),
+        _stage("groups", "cluster", CLUSTERS, tuple((task % CLUSTERS,) for task in range(tasks))),
+        _stage("heads", "head", tasks, tuple((task,) for task in range(tasks))),
+    )
+    return SharingPlan(tasks=tuple(f"task-{number}" for number in range(tasks)), stages=stages)
 
 
 def _stage(name: str, kind: Any, blocks: int, uses: tuple[tuple[int, ...], ...]) -> StagePlan:
@@ -91,12 +72,12 @@ def _stage(name: str, kind: Any, blocks: int, uses: tuple[tuple[int, ...], ...])
     )
 
 
-def requests_of(bundle: Bundle) -> list[Done]:
+def requests_of(plan: SharingPlan) -> list[Done]:
     """Return requests to tasks at random, each a run of its own for the spans."""
-    tasks = np.random.default_rng(1).integers(len(bundle.names), size=REQUESTS)
+    tasks = np.random.default_rng(1).integers(len(plan.tasks), size=REQUESTS)
     now = time.perf_counter()
     return [
-        Done(bundle.names[task], "1", "http", "ok", 1, 0.002, Timing(now, now + at * 1e-6, 0.001, 16))
+        Done(plan.tasks[task], "1", "http", "ok", 1, 0.002, Timing(now, now + at * 1e-6, 0.001, 16))
         for at, task in enumerate(tasks)
     ]
 
@@ -113,12 +94,12 @@ def calling(requests: list[Done], *sinks: Any) -> Callable[[], None]:
     return run
 
 
-def costs(bundle: Bundle, rounds: int) -> dict[str, float]:
+def costs(plan: SharingPlan, rounds: int) -> dict[str, float]:
     """Return microseconds a request, by what is done for it."""
-    requests = requests_of(bundle)
+    requests = requests_of(plan)
     metrics = Metrics()
-    runs = metrics.version("1", bundle)  # type: ignore[arg-type]
-    batches = np.random.default_rng(2).integers(len(bundle.names), size=(REQUESTS, ROWS))
+    runs = metrics.version("1", plan)
+    batches = np.random.default_rng(2).integers(len(plan.tasks), size=(REQUESTS, ROWS))
     provider = TracerProvider()
     provider.add_span_processor(BatchSpanProcessor(Nowhere(), max_queue_size=1 << 20))
 
@@ -146,14 +127,14 @@ def costs(bundle: Bundle, rounds: int) -> dict[str, float]:
     return {name: 1e6 * value / REQUESTS for name, value in seconds.items()}
 
 
-def telling(bundle: Bundle, rounds: int) -> dict[str, float]:
+def telling(plan: SharingPlan, rounds: int) -> dict[str, float]:
     """Return what a worker does once a second, and at a scrape: milliseconds, and kilobytes."""
     metrics = Metrics()
-    runs = metrics.version("1", bundle)  # type: ignore[arg-type]
-    for name in bundle.names:
+    runs = metrics.version("1", plan)
+    for name in plan.tasks:
         for transport in ("http", "grpc"):
             metrics.observe(Done(name, "1", transport, "ok", 1, 0.002, Timing(0.0, 0.001, 0.001, 16)))
-    runs.batch(requests=1, task=np.arange(len(bundle.names)), inputs=1, seconds=0.001)
+    runs.batch(requests=1, task=np.arange(len(plan.tasks)), inputs=1, seconds=0.001)
 
     def told(number: int = 0) -> dict[str, Any]:
         own = {"pid": os.getpid(), "waiting": number, "versions": [], "statistics": {}}
@@ -221,12 +202,12 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     results: dict[str, Any] = {}
     for tasks in (20, 1000):
-        bundle = Bundle(tasks)
-        each = costs(bundle, rounds)
+        plan = plan_of(tasks)
+        each = costs(plan, rounds)
         each["count a request with the Prometheus client, several processes"] = of_the_client(tasks, rounds)
         results[f"{tasks} tasks"] = {
             "microseconds": {name: round(value, 2) for name, value in each.items()},
-            "now and then": {name: round(value, 1) for name, value in telling(bundle, rounds).items()},
+            "now and then": {name: round(value, 1) for name, value in telling(plan, rounds).items()},
         }
     for part in ("microseconds", "now and then"):
         table = Table(part, *results)

@@ -28,8 +28,8 @@ Run = Callable[..., tuple[Any, Any]]
 def task_graphs(features: HandMade, room: int) -> TaskGraphs:
     """Return the sessions of single tasks, with room for so many of them."""
     bundle = load(features.path, threads=1).bundle
-    options: dict[str, Any] = {"weights": "shared", "providers": ["CPUExecutionProvider"], "threads": 1}
-    return Sessions(bundle, session_bytes=room * 256 * 1024, **options).tasks
+    sessions = Sessions(bundle, weights="shared", providers=["CPUExecutionProvider"], threads=1)
+    return TaskGraphs(sessions.make_task, sessions.task_bytes, limit=room * 256 * 1024)
 
 
 def eventually(graphs: TaskGraphs, task: int) -> Graph:
@@ -162,7 +162,7 @@ def test_the_router_answers_where_own_sessions_do_not_pay(
     features: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = auto(features, monkeypatch, pays=False)
-    assert engine._runner._sessions.tasks.kept == ()
+    assert engine._runner._graphs.kept == ()
     runs = watched(monkeypatch)
     for _ in range(20):
         engine.predict("topic", features.inputs(1))
@@ -182,7 +182,7 @@ def test_answers_stay_the_same_while_sessions_come_and_go(
     features: HandMade, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = auto(features, monkeypatch, pays=True)
-    engine._runner._sessions.tasks._limit = 600 * 1024  # two of four
+    engine._runner._graphs._limit = 600 * 1024  # two of four
     questions = [(name, features.inputs(1 + seed % 3, seed)) for seed in range(40) for name in features.names]
     for answers in hammer(lambda question: engine.predict(*question), questions, threads=4):
         assert not isinstance(answers, Exception), answers
@@ -197,8 +197,7 @@ def test_shared_weights_are_not_packed(features: HandMade, mode: Any) -> None:
     expected: tuple[tuple[Any, str], ...] = (("shared", "1"), ("fast", "0"))
     for weights, disabled in expected:
         engine = load(features.path, mode=mode, weights=weights, threads=1)
-        sessions = engine._runner._sessions
-        graph = sessions.router() if mode == "router" else sessions.tasks.get(0)
+        graph = engine._runner._sessions.router() if mode == "router" else engine._runner._graphs.get(0)
         options = graph._session.get_session_options()
         try:
             entry = options.get_session_config_entry("session.disable_prepacking")
@@ -236,7 +235,7 @@ def test_bound_runs_answer_as_others_do(features: HandMade) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-THREADS = """
+SETUP = """
 import os
 import sys
 
@@ -244,23 +243,31 @@ from coterie.runtime import load
 from coterie.runtime._process import own_process
 
 if sys.argv[2] == "own":
-    own_process(3)
-    own_process(7)
-engine = load(sys.argv[1], mode="task", threads=3)
-inputs = [[0.5, -1.0, 2.0, 0.0]]
-engine.predict(engine.tasks[0].name, inputs)
-one = len(os.listdir("/proc/self/task"))
-for task in engine.tasks:
-    engine.predict(task.name, inputs)
-print(len(os.listdir("/proc/self/task")) - one)
+    own_process()
+    own_process()
+engine = load(sys.argv[1], threads=3)
+before = len(os.listdir("/proc/self/task"))
+runner = engine._runner
+for graph in (runner._sessions.router(), *map(runner._graphs.get, range(len(engine.tasks)))):
+    options = graph._session.get_session_options()
+    for entry in (
+        "session.use_env_allocators",
+        "session.use_device_allocator_for_initializers",
+        "session.intra_op.allow_spinning",
+    ):
+        try:
+            print(options.get_session_config_entry(entry))
+        except RuntimeError:
+            print("unset")
+print(len(os.listdir("/proc/self/task")) - before, "threads")
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
-@pytest.mark.parametrize(("whose", "threads"), [("own", 0), ("embedded", 6)])
-def test_sessions_share_one_pool_only_where_the_process_is_coterie_s_own(
-    features: HandMade, whose: str, threads: int
+@pytest.mark.parametrize(("whose", "entries"), [("own", ["1", "1", "0"]), ("embedded", ["unset"] * 3)])
+def test_onnx_runtime_is_set_up_for_the_process_only_where_that_is_coterie_s_own(
+    features: HandMade, whose: str, entries: list[str]
 ) -> None:
-    command = [sys.executable, "-c", THREADS, str(features.path), whose]
+    command = [sys.executable, "-c", SETUP, str(features.path), whose]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == threads
+    assert done.stdout.splitlines() == [*entries * 5, "0 threads"]

@@ -42,7 +42,8 @@ class Engine:
             they stay mapped from the file, one copy for all sessions and processes; batches are slower.
         session_bytes: What the sessions of single tasks may take together.
         providers: ONNX Runtime's execution providers, in order of preference.
-        threads: Threads that one run may use; by default one a core for the router, one for a task's graph.
+        threads: Threads that one run may use; by default one a core for the router, one for a task's graph,
+            which in mode ``auto`` never has more.
 
     Raises:
         ConfigError: If an option is wrong or a provider is not available.
@@ -76,9 +77,14 @@ class Engine:
         self.mode: Mode = mode
         self.weights: Weights = weights
         sessions = Sessions(
-            bundle, weights=weights, session_bytes=session_bytes, providers=providers, threads=threads
+            bundle,
+            weights=weights,
+            providers=providers,
+            threads=threads,
+            # Beside the router they are many and answer a few questions each.
+            task_threads=(threads or 1) if mode == "task" else 1,
         )
-        self._runner = Runner(bundle, sessions, mode)
+        self._runner = Runner(bundle, sessions, mode, session_bytes)
         widths = np.array([task.width for task in bundle.tasks])
         self._beyond = np.arange(widths.max()) >= widths[:, None]
         self._all_as_wide = not self._beyond.any()

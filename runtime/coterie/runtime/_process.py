@@ -1,4 +1,4 @@
-"""What ONNX Runtime's sessions share when the process is coterie's own: one pool of threads, one arena."""
+"""How ONNX Runtime is set up in a process of coterie's own: one arena, and threads that do not spin."""
 
 from __future__ import annotations
 
@@ -13,20 +13,16 @@ _lock = threading.Lock()
 _owned = False
 
 
-def own_process(threads: int | None = None) -> None:
-    """Let all sessions that are made from now on share one pool of threads and one arena.
+def own_process() -> None:
+    """Let all sessions that are made from now on share one arena, and their threads sleep between runs.
 
     For a program that is nothing but a server: it changes ONNX Runtime for the whole process, so neither an
     import nor an engine ever does it by itself. Only the first call counts.
-
-    Args:
-        threads: Threads of the pool; by default one a core.
     """
     global _owned  # noqa: PLW0603 - ONNX Runtime has one environment for each process, and so is this
     with _lock:
         if _owned:
             return
-        ort.set_global_thread_pool_sizes(threads or 0, 1)
         memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
         ort.create_and_register_allocator(
             memory, ort.OrtArenaCfg({"arena_extend_strategy": _SAME_AS_REQUESTED})
@@ -35,8 +31,13 @@ def own_process(threads: int | None = None) -> None:
 
 
 def share(options: ort.SessionOptions) -> bool:
-    """Let a session use what the process shares; return whether there is such a thing."""
+    """Set a session up for a process of coterie's own; return whether this is one."""
     if _owned:
-        options.use_per_session_threads = False
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # An arena keeps what it once had: the weights of a version that is unloaded would stay.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        # A thread that waits for the next run by spinning takes the core from whoever reads the next request.
+        # ONNX Runtime's global pool always spins, in Python, so that sessions keep pools: the router's one,
+        # those of single tasks none.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return _owned

@@ -12,6 +12,7 @@ from coterie.runtime._asked import Asked
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._graph import Floats, Graph, RunOptions
 from coterie.runtime._sessions import Sessions
+from coterie.runtime._task_graphs import TaskGraphs
 from coterie.runtime._trial import own_sessions_pay
 from coterie.runtime.errors import BundleError
 
@@ -33,11 +34,13 @@ class Runner:
         bundle: The bundle.
         sessions: Its sessions.
         mode: See ``Engine``.
+        session_bytes: See ``Engine``.
     """
 
-    def __init__(self, bundle: Bundle, sessions: Sessions, mode: Mode) -> None:
+    def __init__(self, bundle: Bundle, sessions: Sessions, mode: Mode, session_bytes: int) -> None:
         self._tasks = bundle.tasks
         self._sessions = sessions
+        self._graphs = TaskGraphs(sessions.make_task, sessions.task_bytes, limit=session_bytes)
         self._mode = mode
         self._own_pay = False
         self._width = max(task.width for task in bundle.tasks)
@@ -54,7 +57,7 @@ class Runner:
         if self._mode == "task":
             return self._run_tasks(asked, stop)
         if self._own_pay and len(asked) <= _FEW and (asked.task == asked.task[0]).all():
-            graph = self._sessions.tasks.get_if_kept(int(asked.task[0]))
+            graph = self._graphs.get_if_kept(int(asked.task[0]))
             if graph is not None:
                 return self._run_one(graph, int(asked.task[0]), asked.inputs, asked.row, stop)
         return self._run_router(asked, stop)
@@ -67,7 +70,7 @@ class Runner:
         """
         if self._mode != "auto":
             return
-        graphs, row = self._sessions.tasks, np.zeros(1, dtype=np.int64)
+        graphs, row = self._graphs, np.zeros(1, dtype=np.int64)
         spread = np.linspace(0, len(self._tasks) - 1, min(_TRIED, len(self._tasks)), dtype=np.int64)
         self._own_pay = own_sessions_pay(
             graphs.fitting(spread.tolist()),
@@ -88,7 +91,7 @@ class Runner:
         scores = np.zeros(self._shape(asked.inputs, len(asked)), dtype=np.float32)
         probabilities = np.zeros_like(scores) if self._has_probabilities else None
         for index in np.unique(asked.task).tolist():
-            graph, own = self._sessions.tasks.get(index), np.flatnonzero(asked.task == index)
+            graph, own = self._graphs.get(index), np.flatnonzero(asked.task == index)
             answers = self._run_one(graph, index, asked.inputs, asked.row[own], stop)
             if len(own) == len(asked):
                 return answers

@@ -11,7 +11,6 @@ import onnxruntime as ort
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._graph import Graph, check_contract
 from coterie.runtime._process import share
-from coterie.runtime._task_graphs import TaskGraphs
 from coterie.runtime.errors import BundleError, ConfigError
 
 Weights = Literal["fast", "shared"]
@@ -24,15 +23,15 @@ _NUMBER_BYTES = 4
 
 
 class Sessions:
-    """The graphs of one bundle, each made on its first use, the same for every thread.
+    """Makes the sessions of one bundle.
 
     Args:
         bundle: The bundle.
         weights: ``fast``: each session packs the weights it uses into a form of its own. ``shared``: sessions
             and processes read them where they are mapped from the one file.
-        session_bytes: What the sessions of single tasks may take together.
         providers: ONNX Runtime's execution providers, in order of preference.
-        threads: Threads that one run may use.
+        threads: Threads that a run of the router may use; by default one a core.
+        task_threads: Threads that a run of a single task's session may use; each session has its own.
     """
 
     def __init__(
@@ -40,39 +39,39 @@ class Sessions:
         bundle: Bundle,
         *,
         weights: Weights,
-        session_bytes: int,
         providers: Sequence[str],
         threads: int | None,
+        task_threads: int = 1,
     ) -> None:
         self._bundle = bundle
         self._weights = weights
         self._providers = list(providers)
-        self._threads = threads
+        self._threads = threads or 0
+        self._task_threads = task_threads
         self._router: Graph | None = None
         self._lock = threading.Lock()
         self._inputs: dict[str, str] = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
-        self.tasks = TaskGraphs(self._make_task, self._task_bytes, limit=session_bytes)
 
     def router(self) -> Graph:
         """Return the router graph: one session for all tasks, that holds every weight once."""
         with self._lock:
             if self._router is None:
                 wanted = {**self._inputs, "row": "int64", "task": "int64"}
-                # One session can have all cores, where those of many tasks would make thousands of threads.
-                self._router = self._make(self._bundle.manifest.router, wanted, threads=self._threads or 0)
+                self._router = self._make(self._bundle.manifest.router, wanted, threads=self._threads)
             return self._router
 
-    def _make_task(self, index: int) -> Graph:
+    def make_task(self, index: int) -> Graph:
+        """Return a new session of one task's graph."""
         return self._make(
             self._bundle.manifest.tasks[index].graph,
             self._inputs,
-            threads=self._threads or 1,
+            threads=self._task_threads,
             # Speed is the same without an arena, and none of many sessions keeps what its largest run took.
             arena=False,
         )
 
-    def _task_bytes(self, index: int) -> int:
-        """Return about what a task's session takes in memory that nothing else uses."""
+    def task_bytes(self, index: int) -> int:
+        """Return about what a session of a task takes in memory that nothing else uses."""
         mapped = self._weights == "shared" and self._bundle.manifest.precision is None
         weights = 0 if mapped else self._bundle.manifest.plan.parameters_of(index)
         return _SESSION_BYTES + _NUMBER_BYTES * weights
@@ -81,9 +80,8 @@ class Sessions:
         file = self._bundle.graph(name)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
-        if not share(options):
-            options.intra_op_num_threads = threads
-            options.enable_cpu_mem_arena = arena
+        options.intra_op_num_threads = threads
+        options.enable_cpu_mem_arena = share(options) or arena
         if self._weights == "shared":
             # A packed copy for each session would undo the sharing, and so would the NCHWc rewrite.
             options.add_session_config_entry("session.disable_prepacking", "1")

@@ -86,6 +86,7 @@ class _Fronted(Service[Any]):  # type: ignore[misc]
             max_body=SETTINGS.max_body,
             access=ACCESS,
             metrics=_exposition,
+            spec=self.openapi_spec.asdict,
             beneath=super().to_asgi(is_main),
         )
         return CallMiddleware(front, _calls)
@@ -105,7 +106,7 @@ class CoterieService:
 
     def __init__(self) -> None:
         metrics = Metrics(tasks=SETTINGS.metrics_tasks, histograms=SETTINGS.metrics_histograms)
-        own_process(SETTINGS.threads)
+        own_process()
         self._models, self._follower = open_models(SETTINGS, metrics)
         self._reports = Reports(self._models, metrics, Board.from_environment(os.environ))
         self._tracing = tracing_from(os.environ)

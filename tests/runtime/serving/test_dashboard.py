@@ -12,7 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from .watched import Watched, eventually
 
-DASHBOARD = Path(__file__).parents[3] / "examples" / "grafana" / "coterie.json"
+ROOT = Path(__file__).parents[3]
+DASHBOARD = ROOT / "examples" / "grafana" / "coterie.json"
+DOCUMENT = ROOT / "docs" / "operations.md"
 OF_PROMETHEUS = {"instance", "le"}
 _ASKED = re.compile(r"(coterie_[a-z_]+)(?:\{([^}]*)\})?")
 _GROUPED = re.compile(r"by \(([a-z_, ]+)\)")
@@ -27,7 +29,9 @@ def queries() -> list[str]:
     return asked + [each["query"]["query"] for each in board["templating"]["list"] if each["type"] == "query"]
 
 
-def test_every_query_asks_for_metrics_and_labels_that_there_are(watched: Watched, queries: list[str]) -> None:
+@pytest.fixture(scope="module")
+def known(watched: Watched) -> dict[str, set[str]]:
+    """The labels of everything that a server tells, by name."""
     watched.predict()
 
     def told() -> dict[str, set[str]]:
@@ -41,7 +45,12 @@ def test_every_query_asks_for_metrics_and_labels_that_there_are(watched: Watched
                 found.setdefault(sample.name, set()).update(sample.labels)
         return found if found.get("coterie_block_runs_total") else {}
 
-    known = eventually(told)
+    return eventually(told)
+
+
+def test_every_query_asks_for_metrics_and_labels_that_there_are(
+    known: dict[str, set[str]], queries: list[str]
+) -> None:
     empty = {name for name, labels in known.items() if not labels}
     assert len(queries) > 20
     for query in queries:
@@ -56,3 +65,13 @@ def test_every_query_asks_for_metrics_and_labels_that_there_are(watched: Watched
         own = set().union(*(known[name] for name, _ in asked))
         if own:
             assert labels - OF_PROMETHEUS <= own, query
+
+
+def test_the_documentation_names_all_metrics_and_no_others(known: dict[str, set[str]]) -> None:
+    if not DOCUMENT.is_file():
+        pytest.skip("the documentation is not here, only the wheel")
+    text = DOCUMENT.read_text(encoding="utf-8")
+    named = set(re.findall(r"coterie_[a-z_]+", text))
+    assert named - set(known) == set()
+    parts = ("_bucket", "_sum", "_count", "_created")
+    assert {name for name in known if not name.endswith(parts)} - named == set()

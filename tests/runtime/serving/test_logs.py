@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import logging
+import re
+import socket
 import sys
 from typing import Any
 
@@ -79,6 +81,20 @@ def test_grpc_has_ids_in_its_metadata_and_lines_too(watched: Watched) -> None:
         assert dict(caught.value.trailing_metadata())["x-request-id"] == "g-2"
     assert line_of(watched, "g-1")["status"] == "OK"
     assert (line_of(watched, "g-2")["status"], line_of(watched, "g-2")["model"]) == ("NOT_FOUND", "unknown")
+
+
+def test_requests_that_follow_each_other_at_once_have_ids_of_their_own(watched: Watched) -> None:
+    host, port = watched.http.removeprefix("http://").split(":")
+    request = b"GET /v2/pipelined HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(3 * request)
+        text = b""
+        while text.count(b'"error"') < 3:
+            text += connection.recv(65536)
+    names = re.findall(rb"x-request-id: (\w+)", text)
+    assert len(set(names)) == 3
+    for name in names:
+        assert line_of(watched, name.decode())["request"] == "GET /v2/pipelined"
 
 
 def test_health_and_metrics_have_no_lines_and_no_line_has_an_input(watched: Watched) -> None:

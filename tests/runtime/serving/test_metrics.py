@@ -44,7 +44,7 @@ def test_workers_are_added_up(features: HandMade) -> None:
     engine = load(features.path, threads=1)
     workers = [Metrics(), Metrics()]
     for number, metrics in enumerate(workers):
-        metrics.version("1", engine.bundle)
+        metrics.version("1", engine.bundle.manifest.plan)
         for _ in range(number + 1):
             metrics.observe(done())
         metrics.observe(done("unknown", outcome="not_found", questions=0))
@@ -63,7 +63,7 @@ def test_workers_are_added_up(features: HandMade) -> None:
 def test_tasks_past_the_bound_share_their_series(features: HandMade) -> None:
     engine = load(features.path, threads=1)
     metrics = Metrics(tasks=2, histograms=1)
-    runs = metrics.version("1", engine.bundle)
+    runs = metrics.version("1", engine.bundle.manifest.plan)
     for name in (*features.names, "router", "unknown"):
         metrics.observe(done(name))
     runs.batch(requests=1, task=np.arange(4), inputs=1, seconds=0.1)
@@ -73,6 +73,19 @@ def test_tasks_past_the_bound_share_their_series(features: HandMade) -> None:
     assert seen.total("coterie_requests_total", model="other") == 2
     assert seen.total("coterie_task_rows_total", task="other") == 2
     assert len(seen.names_of("coterie_block_runs_total", "block")) == 2
+
+
+def test_bundles_that_come_and_go_make_no_more_series_than_the_bound(features: HandMade) -> None:
+    plan = load(features.path, threads=1).bundle.manifest.plan
+    metrics = Metrics(tasks=6)
+    for number in range(5):
+        names = tuple(f"task-{number}-{at}" for at in range(4))
+        metrics.version(str(number), plan.model_copy(update={"tasks": names}))
+        for name in names:
+            metrics.observe(done(name, version=str(number)))
+    seen = read(metrics)
+    assert len(seen.names_of("coterie_requests_total", "model")) == 7
+    assert seen.total("coterie_requests_total", model="other") == 14
 
 
 def test_blocks_are_counted_as_the_plan_says_they_are_used(features: HandMade) -> None:
@@ -89,7 +102,7 @@ def test_blocks_are_counted_as_the_plan_says_they_are_used(features: HandMade) -
 
     async def ask() -> None:
         engine = load(features.path, threads=1)
-        batcher = Batcher(engine, observer=Seen(metrics.version("7", engine.bundle)))
+        batcher = Batcher(engine, observer=Seen(metrics.version("7", engine.bundle.manifest.plan)))
         for tasks in (["topic"], ["topic", "price"], ["mood"], ["mood", "topic", "tags", "mood"]):
             await asyncio.gather(*(batcher.predict(task, features.inputs(2)) for task in tasks))
         await batcher.predict_many(features.inputs(1), [0, 0, 0], ["tags", "tags", "price"])
@@ -114,10 +127,10 @@ def test_blocks_are_counted_as_the_plan_says_they_are_used(features: HandMade) -
 
 
 def test_a_version_that_is_unloaded_takes_its_series_with_it(features: HandMade) -> None:
-    bundle = load(features.path, threads=1).bundle
+    plan = load(features.path, threads=1).bundle.manifest.plan
     metrics = Metrics()
     for version in ("1", "2"):
-        runs = metrics.version(version, bundle)
+        runs = metrics.version(version, plan)
         runs.batch(requests=1, task=np.array([0]), inputs=1, seconds=0.1)
         metrics.observe(done(version=version))
         metrics.shadowed(version=version, outcome="same")
@@ -131,7 +144,7 @@ def test_a_version_that_is_unloaded_takes_its_series_with_it(features: HandMade)
 def test_what_a_worker_that_ended_had_counted_stays_counted(features: HandMade, tmp_path: Path) -> None:
     async def ask(requests: int) -> Reports:
         engine, metrics = load(features.path, threads=1), Metrics()
-        batcher = Batcher(engine, observer=metrics.version("1", engine.bundle))
+        batcher = Batcher(engine, observer=metrics.version("1", engine.bundle.manifest.plan))
         models = Models(batcher, max_rows=64, observer=metrics)
         models.ready = True
         reports = Reports(models, metrics, Board(tmp_path))

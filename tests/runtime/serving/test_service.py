@@ -207,7 +207,22 @@ def test_the_openapi_page_has_the_typed_endpoints_with_examples(client: httpx.Cl
     properties = page["components"]["schemas"]["predict__Input"]["properties"]
     assert properties["task"]["examples"] == ["sentiment"]
     assert properties["inputs"]["examples"]
-    assert client.get("/").status_code == 200
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) == 4
+    for address in loaded:  # all from here: it works without the internet, and tells nobody
+        assert client.get(f"/{address.removeprefix('./')}").status_code == 200
+    assert "docs.json" in client.get("/static_content/swagger-initializer.js").text
+
+
+def test_the_examples_of_the_page_are_answered(client: httpx.Client, text_server: Addresses) -> None:
+    with httpx.Client(base_url=f"http://{text_server.http}") as texts:
+        for server in (client, texts):
+            paths = server.get("/docs.json").json()["paths"]
+            for path in ("/predict", "/ask"):
+                example = paths[path]["post"]["requestBody"]["content"]["application/json"]["example"]
+                assert server.post(path, json=example).status_code == 200
 
 
 def _series(client: httpx.Client) -> set[str]:

@@ -89,7 +89,9 @@ def test_grpc_says_resource_exhausted_and_when_to_try_again(features: HandMade) 
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.ModelInfer(message())
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert int(dict(caught.value.trailing_metadata())["retry-after"]) >= 1
+        trailing = dict(caught.value.trailing_metadata())
+        assert int(trailing["retry-after"]) >= 1
+        assert trailing["x-request-id"]
         status = rpc_status.from_call(caught.value)
         retry = RetryInfo()
         assert status.details[0].Unpack(retry)

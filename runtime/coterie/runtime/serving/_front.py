@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -14,9 +15,9 @@ from coterie.runtime.serving._http import create_pages
 from coterie.runtime.serving._http_infer import infer
 from coterie.runtime.serving._models import Models
 
-_HEALTH = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready"})
-"""For whoever watches over the server, who has no key."""
-_OWN = _HEALTH | {"/v2", "/metrics", "/versions"}
+_OPEN = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", "/", "/docs.json"})
+"""Health, for whoever watches over the server, and the page for people: without a key."""
+_OWN = _OPEN | {"/v2", "/metrics", "/versions"}
 
 
 class Front:
@@ -30,6 +31,7 @@ class Front:
         max_body: Largest body, in bytes, packed or unpacked.
         access: Who may ask; anybody, where it is not given.
         metrics: Gives the metrics in Prometheus's words; without it there are none.
+        spec: Gives BentoML's OpenAPI description; without it there is none.
         beneath: The application for all other addresses; without one they are 404.
     """
 
@@ -40,13 +42,14 @@ class Front:
         max_body: int,
         access: Access | None = None,
         metrics: Callable[[], Awaitable[bytes]] | None = None,
+        spec: Callable[[], Mapping[str, Any]] | None = None,
         beneath: ASGIApp | None = None,
     ) -> None:
         self._models = models
         self._max_body = max_body
         self._access = access or Access(None)
         self._beneath = beneath or _nothing
-        self._pages = create_pages(models, metrics, max_body=max_body)
+        self._pages = create_pages(models, metrics, spec, keys=not self._access.is_open, max_body=max_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -58,8 +61,8 @@ class Front:
         own = path.startswith("/v2/") or path in _OWN or (path == "/tasks" and scope["method"] == "GET")
         caller = ANYBODY
         try:
-            # What is beneath shows its pages to anybody: they say what any coterie server takes.
-            if path not in _HEALTH and (own or scope["method"] == "POST"):
+            # What is beneath is asked by POST; anything else is what its page is made of.
+            if path not in _OPEN and (own or scope["method"] == "POST"):
                 caller = self._access.caller(
                     headers.get(b"authorization", b"").decode("latin-1"),
                     headers.get(b"x-api-key", b"").decode("latin-1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from coterie.runtime.errors import UnavailableError
@@ -21,6 +21,7 @@ from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, ModelInfo
 from coterie.runtime.serving._failures import RefusedError, message_of
 from coterie.runtime.serving._limits import BodyLimit
 from coterie.runtime.serving._models import Models
+from coterie.runtime.serving._openapi import PAGE, described
 from coterie.runtime.serving._repository import config, index, refuse_to_load
 from coterie.runtime.serving._typed import TypedApi
 from coterie.runtime.serving.observing._exposition import CONTENT_TYPE
@@ -29,16 +30,23 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_pages(
-    models: Callable[[], Models | None], metrics: Callable[[], Awaitable[bytes]] | None, *, max_body: int
+    models: Callable[[], Models | None],
+    metrics: Callable[[], Awaitable[bytes]] | None,
+    spec: Callable[[], Mapping[str, Any]] | None,
+    *,
+    keys: bool,
+    max_body: int,
 ) -> Starlette:
     """Return the application; who asks is in the scope, under ``CALLER``.
 
     Args:
         models: Gives the models once they are loaded; until then every question is refused with 503.
         metrics: Gives the metrics in Prometheus's words; without it there are none.
+        spec: Gives BentoML's OpenAPI description; without it there is none.
+        keys: Whether requests must bring a key.
         max_body: Largest body, in bytes.
     """
-    pages = _Pages(models, metrics)
+    pages = _Pages(models, metrics, spec, keys=keys)
     # A task's name may hold slashes, so the longer paths come first.
     model = "/v2/models/{model:path}"
     versioned = model + "/versions/{version}"
@@ -56,6 +64,8 @@ def create_pages(
         model + "/ready": pages.model_ready,
         versioned: pages.model,
         model: pages.model,
+        "/": pages.people,
+        "/docs.json": pages.openapi,
         "/livez": pages.alive,
         "/healthz": pages.alive,
         "/readyz": pages.able,
@@ -81,10 +91,17 @@ def create_pages(
 
 class _Pages:
     def __init__(
-        self, models: Callable[[], Models | None], metrics: Callable[[], Awaitable[bytes]] | None
+        self,
+        models: Callable[[], Models | None],
+        metrics: Callable[[], Awaitable[bytes]] | None,
+        spec: Callable[[], Mapping[str, Any]] | None,
+        *,
+        keys: bool,
     ) -> None:
         self._find = models
         self._exposition = metrics
+        self._spec = spec
+        self._keys = keys
         self._version = version("coterie")
 
     def _models(self) -> Models:
@@ -124,6 +141,16 @@ class _Pages:
         if self._exposition is None:
             return await self.nothing(request)
         return Response(await self._exposition(), headers={"content-type": CONTENT_TYPE})
+
+    async def people(self, request: Request) -> Response:
+        return await self.nothing(request) if self._spec is None else HTMLResponse(PAGE)
+
+    async def openapi(self, request: Request) -> Response:
+        if self._spec is None:
+            return await self.nothing(request)
+        # The page is for anybody, and what tasks there are for those who have a key.
+        tasks = None if self._keys else TypedApi(self._models()).tasks()
+        return JSONResponse(described(self._spec(), tasks, keys=self._keys))
 
     async def tasks(self, request: Request) -> Response:
         return JSONResponse(TypedApi(self._models()).tasks(_caller(request)).model_dump())

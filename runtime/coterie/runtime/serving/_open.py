@@ -100,7 +100,7 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
                 for task in engine.bundle.tasks
                 if task.name in settings.task_weights
             },
-            observer=metrics.version(number, engine.bundle),
+            observer=metrics.version(number, engine.bundle.manifest.plan),
         )
 
     def models_of(engine: Engine, number: str) -> Models:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 REQUEST_ID = "x-request-id"
 """The header, and the gRPC metadata, in which an id comes and goes."""
 _CARRIED = ("traceparent", "tracestate")
+_WANTED = frozenset(name.encode() for name in (REQUEST_ID, *_CARRIED))
 _ID = re.compile(r"[!-~]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 _WHAT = 200
@@ -140,7 +141,11 @@ class CallMiddleware:
         if scope["type"] != "http" or _CURRENT.get() is not None:
             await self._app(scope, receive, send)
             return
-        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        headers = [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in scope["headers"]
+            if name in _WANTED
+        ]
         with self._calls.call("http", f"{scope['method']} {scope['path']}", headers) as call:
 
             async def named(message: Message) -> None:

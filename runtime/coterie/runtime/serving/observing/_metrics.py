@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._bundle import Bundle
+from coterie.runtime.plan import SharingPlan
 from coterie.runtime.serving._models import Done
 from coterie.runtime.serving.observing._tally import Family, Tally
 from coterie.runtime.serving.observing._usage import OTHER, Usage
@@ -41,6 +41,7 @@ FAMILIES = (
     *(REQUESTS, QUESTIONS, MET_ROWS, SECONDS, QUEUE, COMPUTE, SHADOW, SWAPS, VERSION_REQUESTS),
     *(RUN, BATCH_REQUESTS, BATCH_ROWS, BATCH_INPUTS, TASK_ROWS, BLOCK_RUNS, BLOCK_ROWS),
 )
+_ALWAYS = ("unknown", ROUTER)
 _OF_A_VERSION = [family for family in FAMILIES if family.labels[:1] == ("version",)]
 
 
@@ -48,30 +49,30 @@ class Metrics:
     """Counts the requests of one worker, and the runs of each version's batcher.
 
     Args:
-        tasks: Tasks, and blocks, that have counters of their own: the bundle's first. The others are
-            counted together as ``other``.
-        histograms: Tasks that have histograms of their own: if a bundle has more, its first.
+        tasks: Tasks, and blocks, that have counters of their own: the first of the bundle, or of all bundles
+            if there come to be several. The others are counted together as ``other``.
+        histograms: Of these, tasks that have histograms of their own.
     """
 
     def __init__(self, *, tasks: int = 1000, histograms: int = 100) -> None:
         self._tally = Tally()
         self._counted, self._measured = tasks, histograms
-        self._names = {name: (name, name) for name in ("unknown", ROUTER)}
+        self._names = {name: (name, name) for name in _ALWAYS}
         """By model what it is called in counters, and in histograms."""
         self._versions: dict[str, _Runs] = {}
 
-    def version(self, number: str, bundle: Bundle) -> _Runs:
-        """Return what observes the batcher of a version."""
-        for at, task in enumerate(bundle.tasks):
-            counted = task.name if at < self._counted else OTHER
-            measured = task.name if at < min(self._measured, self._counted) else OTHER
-            self._names.setdefault(task.name, (counted, measured))
-        self._versions[number] = _Runs(self._tally, number, Usage(bundle.manifest.plan, most=self._counted))
+    def version(self, number: str, plan: SharingPlan) -> _Runs:
+        """Return what observes the batcher of a version, of that plan."""
+        for name in plan.tasks:
+            known = len(self._names) - len(_ALWAYS)
+            if name not in self._names and known < self._counted:
+                self._names[name] = (name, name if known < self._measured else OTHER)
+        self._versions[number] = _Runs(self._tally, number, Usage(plan, most=self._counted))
         return self._versions[number]
 
     def observe(self, done: Done) -> None:
         """Take note of one request."""
-        counted, measured = self._names[done.model]
+        counted, measured = self._names.get(done.model, (OTHER, OTHER))
         tally = self._tally
         with tally.lock:
             tally.count(VERSION_REQUESTS, done.version, done.outcome)
