@@ -8,9 +8,10 @@ every answer: each version and each task scores each input so that it cannot be 
 versions are deployed, rolled back, tried as a canary and promoted, a worker is killed, clients go away in the
 middle of requests and answers, and one task is flooded; at the end the server is told to stop under load.
 
-A request is accepted unless it is refused with a status. A connection that breaks without an answer while no
-worker was killed has lost its request. What was on its way to a worker that was killed is counted by itself;
-the client sends it again, as it must to any server, and it must be answered then.
+A request is accepted unless it is refused, as one is by a server that is full or stopping. Any other error,
+and a connection that breaks without an answer while no worker was killed, has lost its request. What was on
+its way to a worker that was killed is counted by itself; the client sends it again, as it must to any server,
+and it must be answered then.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ SETTLED = 5.0
 BROKEN = 5.0
 """Seconds after a kill in which a broken connection is of the killed worker."""
 PROMISED = 2.0
+SHOWN = 20
+REFUSALS = ("429", "503", "RESOURCE_EXHAUSTED", "UNAVAILABLE")
 
 
 def soak(
@@ -115,7 +118,8 @@ def expectations(bundles: Sequence[Path], rows: Any) -> Any:
 
 def judged(notes: Sequence[Note], story: Story, stopped: float) -> dict[str, Any]:
     """Return the counts and the times."""
-    counts = Counter(_verdict(note, story, stopped) for note in notes)
+    verdicts = [(note, _verdict(note, story, stopped)) for note in notes]
+    counts = Counter(verdict for _, verdict in verdicts)
     killed = Counter(_was_killed(when, story) for note in notes for when in note.broken if when < stopped)
     before, during = _times(notes, story.quiet, story), _times(notes, story.floods, story)
     flooding = Counter(note.outcome for note in story.flood_notes)
@@ -126,7 +130,8 @@ def judged(notes: Sequence[Note], story: Story, stopped: float) -> dict[str, Any
         "lost": counts["lost"],
         "wrong": counts["wrong"] + wrong,
         "sent_again_after_kills": killed[True],
-        "events": story.events,
+        "lost_requests": [_shown(note, story) for note, verdict in verdicts if verdict == "lost"][:SHOWN],
+        "events": dict(Counter(name for _, name in story.events)),
         "versions": len(story.bundles),
         "seconds_to_another_worker": [round(seconds, 2) for _, seconds in story.kills],
         "flood": {
@@ -152,9 +157,21 @@ def _verdict(note: Note, story: Story, stopped: float) -> str:
         return "right" if _is_right(note, story) else "wrong"
     if note.outcome == "lost" and note.sent >= stopped:
         return "sent to a server that was told to stop"
-    if note.outcome == "lost":
+    if note.outcome not in REFUSALS:
         return "lost"
     return f"refused: {note.outcome}" + (", stopping" if note.sent + note.seconds >= stopped else "")
+
+
+def _shown(note: Note, story: Story) -> dict[str, Any]:
+    """Return where to look for what became of a request."""
+    before = [(note.sent - when, name) for when, name in story.events if when <= note.sent]
+    after, event = before[-1] if before else (note.sent - story.served[0][0], "start")
+    return {
+        "sent": f"{after:.2f} s after: {event}",
+        "outcome": note.outcome,
+        "broken_after": [round(when - note.sent, 3) for when in note.broken],
+        "why": note.why,
+    }
 
 
 def _is_right(note: Note, story: Story) -> bool:

@@ -42,6 +42,8 @@ class Note(NamedTuple):
     """Which bundle's numbers the answer has; -1 is none's."""
     broken: tuple[float, ...] = ()
     """When connections broke that it waited on."""
+    why: str = ""
+    """What the last of them was said to have broken of, and what it was."""
 
 
 @dataclass(frozen=True)
@@ -151,21 +153,22 @@ class _Clients:
     ) -> Client | None:
         """Send a request until it is answered, note what came of it, and return the connection."""
         address = str(self._work.addresses.grpc) if transport == "grpc" else self._work.addresses.http
-        sent, broken = time.monotonic(), []
+        sent, broken, why = time.monotonic(), [], ""
         while True:
             try:
                 client = client or await connect(transport, address)
                 began = time.monotonic()
                 reply = await client.ask(request)
                 break
-            except OSError:
+            except OSError as error:
                 broken.append(time.monotonic())
+                why = f"{transport}: {error}"[:200]
                 if client is not None:
                     with contextlib.suppress(OSError):
                         await client.close()
                 client = None
                 if self._over or broken[-1] - sent > PATIENCE:
-                    self._note(Note(sent, broken[-1] - sent, task, "lost", broken=tuple(broken)))
+                    self._note(Note(sent, broken[-1] - sent, task, "lost", broken=tuple(broken), why=why))
                     return None
                 await asyncio.sleep(0.05)
         told = decode(transport, reply) if reply.ok else None
@@ -175,7 +178,7 @@ class _Clients:
             right_task = told.model == self._work.tasks[task]
             bundle = self._bundle(told.scores, task, asked) if right_task else -1
             note = note._replace(version=told.version, bundle=bundle)
-        self._note(note._replace(broken=tuple(broken)))
+        self._note(note._replace(broken=tuple(broken), why=why))
         return client
 
     def _bundle(self, scores: Any, task: int, asked: slice) -> int:

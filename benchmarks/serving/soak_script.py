@@ -34,7 +34,7 @@ class Story:
         kills: When a worker was killed, and after how many seconds another was there.
         floods: From when to when one task was flooded, and which.
         quiet: As long before each flood nothing was done.
-        events: What was done, and how often.
+        events: What was done, and when it was over.
         flood_notes: What came of the flood's own requests.
     """
 
@@ -43,7 +43,7 @@ class Story:
     kills: list[tuple[float, float]] = field(default_factory=list)
     floods: list[tuple[float, float, int]] = field(default_factory=list)
     quiet: list[tuple[float, float]] = field(default_factory=list)
-    events: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[float, str]] = field(default_factory=list)
     flood_notes: list[Note] = field(default_factory=list)
 
 
@@ -92,9 +92,8 @@ class Script:
             for step in steps:
                 time.sleep(self._pause)
                 step()
-                name = step.__name__.strip("_")
-                self.story.events[name] = self.story.events.get(name, 0) + 1
-                if time.monotonic() > end and len(self.story.events) == len(steps):
+                self.story.events.append((time.monotonic(), step.__name__.strip("_")))
+                if time.monotonic() > end and len(self.story.events) >= len(steps):
                     time.sleep(self._pause)
                     return
 

@@ -108,7 +108,9 @@ def change(message: Message, chooser: random.Random) -> None:
 
 
 def _change_map(value: Any, chooser: random.Random) -> None:
-    key = chooser.choice(("timeout", "classification", "shared_memory_region", "binary_data_size", "", "x"))
+    key = chooser.choice(
+        ("timeout", "priority", "classification", "shared_memory_region", "binary_data_size", "", "x")
+    )
     entry = value[key]
     if hasattr(entry, "int64_param"):
         kind = chooser.choice(("bool_param", "int64_param", "string_param", "none"))

@@ -144,7 +144,11 @@ def infer_json(target: Target, chooser: random.Random) -> tuple[str, dict[str, A
     tensor: dict[str, Any] = {"name": target.input, "datatype": "BYTES", "shape": [rows], "data": data}
     if target.features:
         tensor |= {"datatype": "FP32", "shape": [rows, target.features]}
-    body: dict[str, Any] = {"id": "i", "inputs": [tensor], "parameters": {"timeout": 5_000_000}}
+    body: dict[str, Any] = {
+        "id": "i",
+        "inputs": [tensor],
+        "parameters": {"timeout": 5_000_000, "priority": 1},
+    }
     model = chooser.choice((*target.tasks, "router"))
     if model == "router":
         body["inputs"].append(

@@ -192,6 +192,37 @@ def test_sizes_that_no_input_has_are_refused(bundle: Path, shape: list[int | Non
         load_bundle(bundle)
 
 
+FEATURES = {"name": "features", "dtype": "float32", "shape": [None, 4]}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ([FEATURES, FEATURES], "have one name"),
+        ([FEATURES, FEATURES | {"name": "task"}], "have one name"),
+        ([FEATURES, FEATURES | {"name": "ids", "dtype": "int64"}], None),
+    ],
+)
+def test_inputs_that_could_not_be_told_apart_are_refused(
+    bundle: Path, inputs: list[dict[str, Any]], says: str | None
+) -> None:
+    edit_manifest(bundle, inputs=inputs)
+    if says is None:
+        assert len(load_bundle(bundle).manifest.inputs) == len(inputs)
+    else:
+        with pytest.raises(BundleError, match=says):
+            load_bundle(bundle)
+
+
+def test_a_text_goes_into_one_input_of_tokens(texts: HandMade, tmp_path: Path) -> None:
+    text_bundle = Path(shutil.copytree(texts.path, tmp_path / "bundle"))
+    inputs = json.loads((text_bundle / MANIFEST).read_text())["inputs"]
+    for wrong in ([FEATURES], [*inputs, inputs[0] | {"name": "more"}]):
+        edit_manifest(text_bundle, inputs=wrong)
+        with pytest.raises(BundleError, match="text needs one int64 token input"):
+            load_bundle(text_bundle)
+
+
 def test_an_answer_of_another_width_is_refused(bundle: Path) -> None:
     """The graphs and the manifest may each be well made, and not belong together."""
     tasks = json.loads((bundle / MANIFEST).read_text())["tasks"]

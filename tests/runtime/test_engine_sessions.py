@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 import time
@@ -271,3 +272,31 @@ def test_onnx_runtime_is_set_up_for_the_process_only_where_that_is_coterie_s_own
     command = [sys.executable, "-c", SETUP, str(features.path), whose]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [*entries * 5, "0 threads"]
+
+
+FREED = """
+import numpy as np
+
+from coterie.runtime._process import give_back_memory
+
+
+def own():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) // 1024 for line in file if line.startswith("Anonymous"))
+
+
+before = own()
+arrays = [np.ones(12_000) for _ in range(1000)]
+del arrays[:-1]
+kept = own()
+give_back_memory()
+print(kept - before, own() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep less")
+def test_memory_that_is_free_goes_back_to_the_system() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    kept, left = map(int, done.stdout.split())
+    assert kept > 80
+    assert left < 10

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coterie.runtime.errors import ConfigError
-from coterie.training import Dataset, RunConfig, dataset_of, load_run, train
+from coterie.training import Dataset, Run, RunConfig, build_model, dataset_of, load_run, train
 from coterie.training.run import RunData
 from coterie.training.several import apply, count, each, take
 from coterie.training.yaml_config import load_config
@@ -31,19 +31,26 @@ def data() -> Dataset:
     return dataset_of({"offer": texts, "numbers": numbers}, bargain, names=["bargain"], dev_share=0.2)
 
 
-def config(inputs: dict[str, Any], stages: list[dict[str, Any]] | None = None, **model: Any) -> RunConfig:
+def config(
+    inputs: dict[str, Any], stages: list[dict[str, Any]] | None = None, *, epochs: int = 30, **model: Any
+) -> RunConfig:
     source = {
         "data": {"kind": "memory"},
         "model": {"inputs": inputs, "stages": [HARD] if stages is None else stages, **model},
-        "trainer": {"epochs": 30, "batch_size": 32, "lr": 2e-2, "threads": 1},
+        "trainer": {"epochs": epochs, "batch_size": 32, "lr": 2e-2, "threads": 1},
     }
     return load_config(RunConfig, source=source)
 
 
-def test_a_task_that_needs_both_inputs_is_learned_and_kept(data: Dataset, tmp_path: Path) -> None:
-    run = train(config({"offer": BAG}), tmp_path / "run", dataset=data, report=False)
+@pytest.fixture(scope="module")
+def run(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("several") / "run"
+    return train(config({"offer": BAG}), folder, dataset=data, report=False)
+
+
+def test_a_task_that_needs_both_inputs_is_learned_and_kept(run: Run) -> None:
     assert run.mean_metric("dev") > 0.9
-    kept = load_run(tmp_path / "run")
+    kept = load_run(run.folder)
     assert [spec.name for spec in kept.data.inputs] == ["offer", "numbers"]
     samples = kept.samples()
     assert len(each(samples)) == 2
@@ -57,8 +64,19 @@ def test_a_task_that_needs_both_inputs_is_learned_and_kept(data: Dataset, tmp_pa
     assert torch.allclose(alone[0], scores[3], atol=1e-5)
 
 
-def test_numbers_are_standardised_and_stay_in_the_plan(data: Dataset, tmp_path: Path) -> None:
-    run = train(config({"offer": BAG}), tmp_path / "run", dataset=data, report=False)
+def test_encoders_learn_with_the_rest(run: Run) -> None:
+    fresh = build_model(
+        run.config.model,
+        input=run.data.inputs,
+        shape=run.data.shapes(),
+        tasks=run.data.tasks,
+        seed=run.config.seed,
+    )
+    for name, weight in fresh.stages[0].bank.weights.items():
+        assert not torch.allclose(weight, run.model.stages[0].bank.weights[name], atol=1e-3), name
+
+
+def test_numbers_are_standardised_and_stay_in_the_plan(run: Run) -> None:
     first = run.model.plan().stages[0]
     assert (first.name, first.kind, len(first.blocks)) == ("input", "hard", 1)
     constants = run.model.freeze().banks[0].tensors[0]
@@ -69,7 +87,7 @@ def test_numbers_are_standardised_and_stay_in_the_plan(data: Dataset, tmp_path: 
 def test_an_encoder_may_be_several_blocks(data: Dataset, tmp_path: Path) -> None:
     words = [{"kind": "words", "width": 6}, {"kind": "lstm", "width": 4}]
     run = train(
-        config({"offer": words, "numbers": {"kind": "mlp", "widths": [6, 3]}}),
+        config({"offer": words, "numbers": {"kind": "mlp", "widths": [6, 3]}}, epochs=1),
         tmp_path / "run",
         dataset=data,
         report=False,

@@ -176,8 +176,9 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
     if spec.dtype == "float32":
         if kind not in "fiub":
             raise _wrong_type(spec, array)
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32, copy=False)
+        if array.dtype != np.float32:
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
         if not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InvalidInputError(

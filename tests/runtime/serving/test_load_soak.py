@@ -55,6 +55,8 @@ def note(sent: float, **changes: object) -> Note:
         (note(205.0, outcome="lost", broken=(205.1,)), 0, 0),  # the server had been told to stop
         (note(199.0, outcome="lost", broken=(205.1,)), 1, 0),  # it had not when this was sent
         (note(5.0, outcome="429"), 0, 0),  # refused: not accepted
+        (note(5.0, outcome="500"), 1, 0),
+        (note(5.0, outcome="CANCELLED"), 1, 0),
     ],
 )
 def test_what_is_lost_or_wrong_is_counted(bad: Note, lost: int, wrong: int) -> None:

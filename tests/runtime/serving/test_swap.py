@@ -159,6 +159,23 @@ def test_what_was_replaced_is_unloaded_after_its_last_answer(store: Store, made:
     followed(store, work, keep=0)
 
 
+def test_what_is_unloaded_leaves_memory_without_being_waited_for(store: Store) -> None:
+    async def work(models: Models, follower: Follower, seen: Seen) -> None:
+        router = weakref.ref(models.batcher.engine._runner._sessions.router())
+        await ask(models)
+        store.switch(2)
+        await follower.look()
+        await follower.stop()
+        assert seen.swaps == {"ok": 1, "unloaded 1": 1}
+        assert router() is None
+
+    gc.disable()
+    try:
+        followed(store, work, keep=0)
+    finally:
+        gc.enable()
+
+
 def test_a_text_that_is_still_being_read_is_not_lost(
     texts: HandMade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coterie.runtime._engine import Engine
+from coterie.runtime._process import give_back_memory
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import BundleError, CoterieError
 from coterie.runtime.serving._core import Version
@@ -178,8 +179,11 @@ class Follower:
 
     async def _close(self, version: Version) -> None:
         await version.close()
-        if self._observer is not None and version.number not in self._models.loaded:
-            self._observer.unloaded(version.number)
+        number = version.number
+        del version
+        await asyncio.to_thread(give_back_memory)
+        if self._observer is not None and number not in self._models.loaded:
+            self._observer.unloaded(number)
 
     def _tell(self, outcome: str) -> None:
         if self._observer is not None:

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from coterie.training.data._assemble import assemble
-from coterie.training.data._config import ArrayConfig, ArrayInput
+from coterie.training.data._config import ArrayConfig
+from coterie.training.data._config_parts import ArrayInput
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Ints
 from coterie.training.data._problems import Problems
 from coterie.training.data._questions import ask, split_codes

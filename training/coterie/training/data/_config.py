@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from coterie.runtime.tasks import TaskKind
-
-EVERY = "*"
-"""Stands for every task that has no entry of its own."""
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,59}", re.ASCII)
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-def _one_or_more(value: Any) -> Any:
-    return (value,) if isinstance(value, str | int) else value
-
-
-def _for_every_task(value: Any) -> Any:
-    return {EVERY: value} if isinstance(value, str | list | tuple) else value
+from coterie.training.data._config_parts import (
+    AnyNames,
+    ArrayInput,
+    Count,
+    Files,
+    Frozen,
+    Kinds,
+    Labels,
+    Names,
+    Share,
+    TableInput,
+    check_input_names,
+)
 
 
-def _one_file(value: Any) -> Any:
-    return {"all": value} if isinstance(value, str | Path) else value
-
-
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-"""One name, or a list of names."""
-Files = Annotated[
-    dict[Literal["all", "train", "dev", "test", "ood"], Path], BeforeValidator(_one_file), Field(min_length=1)
-]
-"""One file, or a file for each split."""
-Kinds = Annotated[dict[str, TaskKind], BeforeValidator(_for_every_task)]
-Labels = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_for_every_task)]
-
-
-class _Frozen(BaseModel):
-    # Names of columns, classes and splits are often written as numbers.
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
-
-
-class SplitColumn(_Frozen):
+class SplitColumn(Frozen):
     """The column (or array) that says to which split a row belongs."""
 
     column: str
@@ -55,15 +30,15 @@ class SplitColumn(_Frozen):
     """The values that mean training data."""
     dev: Names = ("dev",)
     test: Names = ("test",)
-    ood: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    ood: AnyNames = ()
     """Those of a second test set, out of the training data's domain; it is reported beside the first."""
-    unlabeled: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = ()
+    unlabeled: AnyNames = ()
     """Those whose texts word vectors may be learned from; nothing is asked about them."""
     ignore: tuple[str, ...] = ()
     """Values (or patterns such as ``*``) whose rows are left out; any other value is a mistake."""
 
 
-class TokenOptions(_Frozen):
+class TokenOptions(Frozen):
     """The tokenizer: trained on the training split, or read from a file."""
 
     tokenizer: Literal["whitespace", "words", "bpe", "file"] = "whitespace"
@@ -90,7 +65,7 @@ class TokenOptions(_Frozen):
         return self
 
 
-class _SplitShares(_Frozen):
+class _SplitShares(Frozen):
     """How the rows are divided where the data does not say."""
 
     dev_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -142,48 +117,6 @@ class _Files(_Questions):
                 "split: the files already say which split a row belongs to; leave one of the two out"
             )
         return self
-
-
-class TableInput(_Frozen):
-    """One of several inputs of a table: a text, or features."""
-
-    text: str | None = None
-    """Column of the texts."""
-    features: Names | None = None
-    """Columns of the features: names, patterns such as ``x_*``, or one column of lists."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.text is None) == (self.features is None):
-            raise ValueError("give either text (one column) or features (one or more columns)")
-        return self
-
-
-class ArrayInput(_Frozen):
-    """One of several inputs of an archive: images, or features."""
-
-    images: str | None = None
-    """Array ``[n, H, W, C]`` (or ``[n, H, W]``) uint8."""
-    features: str | None = None
-    """Array ``[n, D]``."""
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if (self.images is None) == (self.features is None):
-            raise ValueError("give either images or features (the name of one array)")
-        return self
-
-
-def check_input_names(inputs: Mapping[str, object]) -> None:
-    """Raise a ValueError unless there are several inputs whose names can be tensors' of the served models."""
-    if len(inputs) < 2:
-        raise ValueError("inputs: name two or more; one needs no name")
-    for name in inputs:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"inputs: {name[:80]!r} is no name: use letters, digits and _, a letter first")
-    taken = sorted({"row", "task", "scores", "probabilities", "label"}.intersection(inputs))
-    if taken:
-        raise ValueError(f"inputs: {taken[0]!r} is a name of the served models' own: choose another")
 
 
 class TableConfig(_Files):
@@ -269,7 +202,7 @@ class MemoryConfig(_Questions):
     tokens: TokenOptions = TokenOptions()
 
 
-class DigitsConfig(_Frozen):
+class DigitsConfig(Frozen):
     """scikit-learn's handwritten digits, 8 x 8 pixels, asked twenty questions; nothing is downloaded."""
 
     kind: Literal["digits"] = "digits"
@@ -282,7 +215,7 @@ class DigitsConfig(_Frozen):
     seed: int = 0
 
 
-class PlantedConfig(_Frozen):
+class PlantedConfig(Frozen):
     """Data with known clusters and known experts, to see whether a training finds them."""
 
     kind: Literal["planted"] = "planted"

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coterie.training.data._assemble import Pools, assemble, merge
-from coterie.training.data._config import MemoryConfig, check_input_names
+from coterie.training.data._config import MemoryConfig
+from coterie.training.data._config_parts import check_input_names
 from coterie.training.data._dataset import Array, Dataset
 from coterie.training.data._problems import Problems
 from coterie.training.data._questions import ask, split_codes

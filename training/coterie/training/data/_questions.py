@@ -12,7 +12,8 @@ import numpy as np
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.data import _columns
 from coterie.training.data._columns import Doubles, Objects
-from coterie.training.data._config import EVERY, SplitColumn, _Questions
+from coterie.training.data._config import SplitColumn, _Questions
+from coterie.training.data._config_parts import EVERY
 from coterie.training.data._dataset import SPLITS, Array, Floats, Ints
 from coterie.training.data._problems import Problems, shown
 from coterie.training.data._tables import Table

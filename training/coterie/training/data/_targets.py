@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from coterie.runtime.tasks import TaskKind, TaskSpec
 from coterie.training.data._columns import Doubles, Objects, name_of
-from coterie.training.data._config import EVERY, Kinds, Labels
+from coterie.training.data._config_parts import EVERY, Kinds, Labels
 from coterie.training.data._dataset import Array, Floats, Ints
 from coterie.training.data._problems import Problems, shown
 from coterie.training.data._tables import Table

@@ -11,14 +11,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
     from coterie.runtime.serving._models import Done
 
 REQUEST_ID = "x-request-id"
 """The header, and the gRPC metadata, in which an id comes and goes."""
 _CARRIED = ("traceparent", "tracestate")
+_CALLED = "coterie.called"
+"""Where a scope says that a middleware of this kind has seen it."""
 _WANTED = frozenset(name.encode() for name in (REQUEST_ID, *_CARRIED))
 _ID = re.compile(r"[!-~]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
@@ -138,9 +140,11 @@ class CallMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or _CURRENT.get() is not None:
+        if scope["type"] != "http" or _CALLED in scope:
             await self._app(scope, receive, send)
             return
+        # The scope knows, and not the context: a request may begin in the context of the one before it.
+        scope[_CALLED] = True
         headers = [
             (name.decode("ascii"), value.decode("latin-1"))
             for name, value in scope["headers"]
