@@ -87,6 +87,7 @@ def soak(
         script = Script(store, bundles, addresses, works[0], workers=settings["workers"], pause=pause)
         with asking(works) as notes:
             script.run(seconds)
+            answering = len(script.workers())
             server = [psutil.Process(addresses.pid), *psutil.Process(addresses.pid).children(recursive=True)]
             stopped = time.monotonic()
             os.kill(addresses.pid, signal.SIGTERM)
@@ -94,6 +95,8 @@ def soak(
         _, left = psutil.wait_procs(server, timeout=30)
         stopping = time.monotonic() - stopped
     return judged(notes.all, script.story, stopped) | {
+        "workers": settings["workers"],
+        "workers_at_last": answering,
         "seconds_to_stop": round(stopping, 2),
         "processes_left": len(left),
     }
@@ -130,7 +133,9 @@ def judged(notes: Sequence[Note], story: Story, stopped: float) -> dict[str, Any
         "lost": counts["lost"],
         "wrong": counts["wrong"] + wrong,
         "sent_again_after_kills": killed[True],
-        "lost_requests": [_shown(note, story) for note, verdict in verdicts if verdict == "lost"][:SHOWN],
+        "lost_requests": [_shown(note, story, stopped) for note, verdict in verdicts if verdict == "lost"][
+            :SHOWN
+        ],
         "events": dict(Counter(name for _, name in story.events)),
         "versions": len(story.bundles),
         "seconds_to_another_worker": [round(seconds, 2) for _, seconds in story.kills],
@@ -155,19 +160,18 @@ def _verdict(note: Note, story: Story, stopped: float) -> str:
         return "lost"  # even if it was answered when it was sent again
     if note.outcome == "answered":
         return "right" if _is_right(note, story) else "wrong"
-    if note.outcome == "lost" and note.sent >= stopped:
-        return "sent to a server that was told to stop"
     if note.outcome not in REFUSALS:
-        return "lost"
+        return "lost" if note.sent < stopped else "sent to a server that was told to stop"
     return f"refused: {note.outcome}" + (", stopping" if note.sent + note.seconds >= stopped else "")
 
 
-def _shown(note: Note, story: Story) -> dict[str, Any]:
+def _shown(note: Note, story: Story, stopped: float) -> dict[str, Any]:
     """Return where to look for what became of a request."""
     before = [(note.sent - when, name) for when, name in story.events if when <= note.sent]
     after, event = before[-1] if before else (note.sent - story.served[0][0], "start")
     return {
         "sent": f"{after:.2f} s after: {event}",
+        "before_the_end": f"{stopped - note.sent:.3f} s",
         "outcome": note.outcome,
         "broken_after": [round(when - note.sent, 3) for when in note.broken],
         "why": note.why,
@@ -222,7 +226,8 @@ def main() -> None:
         result = soak(bundles, folder, seconds=60 * chosen.minutes, pause=chosen.pause, rate=chosen.rate)
     Console().print(result)
     print(write_result("serving_soak", {"minutes": chosen.minutes, "rate": chosen.rate, **result}))
-    sys.exit(bool(result["lost"] or result["wrong"] or result["processes_left"]))
+    unlike = result["workers"] != result["workers_at_last"]
+    sys.exit(bool(result["lost"] or result["wrong"] or result["processes_left"] or unlike))
 
 
 if __name__ == "__main__":

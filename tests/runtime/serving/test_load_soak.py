@@ -21,6 +21,7 @@ def test_nothing_is_lost_while_all_sorts_of_things_happen(tmp_path: Path) -> Non
         "deploy", "roll_back", "canary", "promote", "kill", "disconnect", "flood"
     }  # fmt: skip
     assert found["versions"] == 3
+    assert found["workers_at_last"] == found["workers"] == 2
     assert found["outcomes"]["right"] > 300
     assert found["flood"]["requests"]["answered"] > 100
 
@@ -53,6 +54,7 @@ def note(sent: float, **changes: object) -> Note:
         (note(49.9, broken=(50.1,)), 0, 0),  # on its way to a killed worker
         (note(150.0, outcome="lost", broken=(150.1, 180.0)), 1, 0),
         (note(205.0, outcome="lost", broken=(205.1,)), 0, 0),  # the server had been told to stop
+        (note(205.0, outcome="CANCELLED"), 0, 0),
         (note(199.0, outcome="lost", broken=(205.1,)), 1, 0),  # it had not when this was sent
         (note(5.0, outcome="429"), 0, 0),  # refused: not accepted
         (note(5.0, outcome="500"), 1, 0),
