@@ -8,6 +8,13 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HOME = HERE.parent.parent / "build" / "peers"
+INSTALL_SECONDS = 600
+
+
+def requirements(name: str) -> list[str]:
+    """Return what a peer needs, with versions."""
+    lines = (HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def environment(name: str, home: Path = HOME) -> Path | str:
@@ -19,16 +26,21 @@ def environment(name: str, home: Path = HOME) -> Path | str:
     """
     programs = home / name / "bin"
     ready = home / f"{name}.ready"
-    if ready.is_file():
+    wanted = "\n".join(requirements(name))
+    if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return programs
-    requirements = HERE / f"{name}.txt"
     for command in (
         [sys.executable, "-m", "venv", str(home / name)],
-        [str(programs / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)],
+        [str(programs / "python"), "-m", "pip", "install", "--quiet", "-r", str(HERE / f"{name}.txt")],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return f"{name} was not installed within {INSTALL_SECONDS} seconds"
         if done.returncode:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             return f"{name} cannot be installed here: {errors[-1][:200] if errors else done.returncode}"
-    ready.touch()
+    ready.write_text(wanted, encoding="utf-8")
     return programs

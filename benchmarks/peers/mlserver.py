@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
 from benchmarks.peers import HERE
+from benchmarks.peers.starting import free_ports, started
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
 
@@ -41,9 +37,12 @@ def running_mlserver(
         bundle: Whose task graphs it serves.
         folder: An empty one, for its settings and its log.
         tuning: How it is told to run; without access log and compression in any case.
+
+    Raises:
+        NotStarted: If it ends or is not ready in time.
     """
     tuning = tuning or Tuning()
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), _free_ports(3), strict=True))
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
     settings = {
         "host": "127.0.0.1",
         "debug": False,
@@ -64,34 +63,7 @@ def running_mlserver(
             "max_batch_time": tuning.batch_seconds,
         }
         (own / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [str(programs / "mlserver"), "start", str(folder)], cwd=folder, stdout=log, stderr=log
-        )
-    addresses = Addresses(f"127.0.0.1:{ports['http_port']}", f"127.0.0.1:{ports['grpc_port']}", server.pid)
-    try:
-        _await_ready(addresses.http, server, folder / "log")
-        yield addresses
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    limit = time.monotonic() + 60
-    while time.monotonic() < limit and server.poll() is None:
-        try:
-            if httpx.get(f"http://{address}/v2/health/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise SystemExit(f"MLServer did not start:\n{log.read_text(encoding='utf-8')[-2000:]}")
+    command = [str(programs / "mlserver"), "start", str(folder)]
+    http, grpc = f"127.0.0.1:{ports['http_port']}", f"127.0.0.1:{ports['grpc_port']}"
+    with started(command, folder, f"http://{http}/v2/health/ready") as pid:
+        yield Addresses(http, grpc, pid)

@@ -132,7 +132,8 @@ class Script:
         began = time.monotonic()
         os.kill(victim, signal.SIGKILL)
         deadline = began + 60
-        while len(self.workers()) < self._workers or victim in self.workers():
+        # The one that was killed may still be counted while it dies.
+        while len([each for each in self.workers() if each != victim]) < self._workers:
             if time.monotonic() > deadline:
                 raise SystemExit("a killed worker was not replaced within a minute")
             time.sleep(0.05)

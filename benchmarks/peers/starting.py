@@ -1,0 +1,86 @@
+"""Starts the server of a peer, waits until it answers, and ends it with all that it started."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_SECONDS = 120.0
+
+
+class NotStarted(Exception):
+    """A peer's server did not start; the message ends with its log."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return so many ports of this machine that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@contextmanager
+def started(
+    command: Sequence[str], folder: Path, ready: str, environment: Mapping[str, str] | None = None
+) -> Iterator[int]:
+    """Run a server while the ``with`` block lasts, and give its process id once it is ready.
+
+    Args:
+        command: The program and its arguments.
+        folder: Where it runs, and where its log goes.
+        ready: The address that answers 200 when it is ready.
+        environment: Variables, beside those of this process.
+
+    Raises:
+        NotStarted: If it ends or is not ready in time.
+    """
+    log = folder / "log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        _await_ready(ready, server, log)
+        yield server.pid
+    finally:
+        _end(server)
+
+
+def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    limit = time.monotonic() + START_SECONDS
+    while time.monotonic() < limit and server.poll() is None:
+        try:
+            if httpx.get(address).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise NotStarted(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    # Found before the parent is gone, since nobody knows afterwards whose they were.
+    family = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+    server.terminate()
+    try:
+        server.wait(20)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    _, left = psutil.wait_procs(family, timeout=5)
+    for each in left:
+        each.kill()
