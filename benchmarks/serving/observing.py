@@ -25,9 +25,8 @@ from rich.table import Table
 from benchmarks.common import side_by_side, write_result
 from coterie.runtime._prediction import Timing
 from coterie.runtime.plan import BlockPlan, SharingPlan, StagePlan
-from coterie.runtime.serving._models import Done
 from coterie.runtime.serving.observing._board import Board
-from coterie.runtime.serving.observing._calls import Calls
+from coterie.runtime.serving.observing._calls import Calls, Done
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._logs import AccessLog
 from coterie.runtime.serving.observing._metrics import Metrics

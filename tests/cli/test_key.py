@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.runtime.serving._keys import read_keys
+from coterie.runtime.serving.access._keys import read_keys
 
 from .conftest import Command
 

@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as arrays
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
 from coterie.runtime import InvalidInputError
-from coterie.runtime.serving import _grpc_codec as grpc_codec
-from coterie.runtime.serving import _http_codec as http_codec
-from coterie.runtime.serving import _tensors as tensors
-from coterie.runtime.serving._protocol import messages
+from coterie.runtime.serving.grpc import _codec as grpc_codec
+from coterie.runtime.serving.grpc._protocol import messages
+from coterie.runtime.serving.http import _codec as http_codec
+from coterie.runtime.serving.models import _tensors as tensors
 
 DTYPES = {name: np.dtype(kind) for name, kind in tensors.DATATYPES.items() if name not in ("BYTES", "BF16")}
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)

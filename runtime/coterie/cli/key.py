@@ -37,7 +37,7 @@ def key(
     The file holds a hash of it alone. A server that was started with --keys notices a change of the file
     within a second: it takes questions with one of its keys only, each about the tasks that it may ask.
     """
-    from coterie.runtime.serving._keys import add_key, revoke_key
+    from coterie.runtime.serving.access._keys import add_key, revoke_key
 
     if revoke:
         revoke_key(keys, name)

@@ -22,21 +22,22 @@ from starlette.types import ASGIApp
 
 from coterie.runtime._process import own_process
 from coterie.runtime.errors import ConfigError, UnavailableError
-from coterie.runtime.serving._access import ANYBODY, Access, Caller
-from coterie.runtime.serving._asgi import CALLER, while_connected
-from coterie.runtime.serving._front import Front
-from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._http import error_response
-from coterie.runtime.serving._limits import BodyLimit, JsonOnly
-from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._open import check_served, open_models
+from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
-from coterie.runtime.serving._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
+from coterie.runtime.serving.access._callers import ANYBODY, Access, Caller
+from coterie.runtime.serving.grpc._server import GrpcServer
+from coterie.runtime.serving.http._asgi import CALLER, while_connected
+from coterie.runtime.serving.http._calls import CallMiddleware
+from coterie.runtime.serving.http._front import Front
+from coterie.runtime.serving.http._limits import BodyLimit, JsonOnly
+from coterie.runtime.serving.http._pages import error_response
+from coterie.runtime.serving.http._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
+from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._board import Board
-from coterie.runtime.serving.observing._calls import CallMiddleware, Calls
+from coterie.runtime.serving.observing._calls import Calls
 from coterie.runtime.serving.observing._logs import AccessLog, log_as_json
 from coterie.runtime.serving.observing._metrics import Metrics
-from coterie.runtime.serving.observing._reports import Reports
 from coterie.runtime.serving.observing._telemetry import tracing_from
 
 SETTINGS = Settings.from_environment(os.environ)

@@ -17,9 +17,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import ConfigError
 from coterie.runtime.serving import Addresses, running_server
-from coterie.runtime.serving._access import Access
 from coterie.runtime.serving._failures import UnauthenticatedError
-from coterie.runtime.serving._keys import add_key, read_keys, revoke_key
+from coterie.runtime.serving.access._callers import Access
+from coterie.runtime.serving.access._keys import add_key, read_keys, revoke_key
 
 from ..handmade import HandMade
 

@@ -39,4 +39,4 @@ def test_a_bento_builds_from_the_wheel_and_holds_what_serving_needs(tmp_path: Pa
         assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = home.glob("bentos/coterie/*/env/python/wheels/coterie-*.whl")
     held = set(zipfile.ZipFile(wheel).namelist())
-    assert {"coterie/runtime/service.py", "coterie/runtime/serving/inference.binpb"} <= held
+    assert {"coterie/runtime/service.py", "coterie/runtime/serving/grpc/inference.binpb"} <= held

@@ -17,8 +17,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from coterie.runtime import load
 from coterie.runtime.batching import Batcher
 from coterie.runtime.serving import Addresses
-from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.grpc._server import GrpcServer
+from coterie.runtime.serving.models._models import Models
 
 from ..handmade import HandMade
 

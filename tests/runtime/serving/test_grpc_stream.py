@@ -20,9 +20,9 @@ from coterie.runtime import Engine, load
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import Addresses
-from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._grpc_stream import in_order
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.grpc._server import GrpcServer
+from coterie.runtime.serving.grpc._stream import in_order
+from coterie.runtime.serving.models._models import Models
 
 from ..gate import Gate
 from ..handmade import HandMade

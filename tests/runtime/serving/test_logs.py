@@ -18,8 +18,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime._prediction import Timing
-from coterie.runtime.serving._models import Done
-from coterie.runtime.serving.observing._calls import CallMiddleware, Calls
+from coterie.runtime.serving.http._calls import CallMiddleware
+from coterie.runtime.serving.observing._calls import Calls, Done
 from coterie.runtime.serving.observing._logs import AccessLog, JsonFormatter
 
 from .watched import ROW, Watched, eventually

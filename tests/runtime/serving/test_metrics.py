@@ -16,11 +16,11 @@ import tritonclient.grpc as triton
 from coterie.runtime import load
 from coterie.runtime._prediction import Timing
 from coterie.runtime.batching import Batcher
-from coterie.runtime.serving._models import Done, Models
+from coterie.runtime.serving._reports import Reports
+from coterie.runtime.serving.models._models import Done, Models
 from coterie.runtime.serving.observing._board import Board
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._metrics import Metrics
-from coterie.runtime.serving.observing._reports import Reports
 from coterie.runtime.serving.observing._scrape import Scrape, parse, scrape
 
 from ..handmade import HandMade

@@ -8,11 +8,11 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from coterie.runtime.serving import _protocol as protocol
+from coterie.runtime.serving.grpc import _protocol as protocol
 
 
 def test_the_committed_descriptors_are_those_of_the_proto_file(tmp_path: Path) -> None:
-    folder = files("coterie.runtime.serving")
+    folder = files("coterie.runtime.serving.grpc")
     made = tmp_path / "made.binpb"
     subprocess.run(
         [
@@ -57,7 +57,7 @@ def _same_fields(ours: object, theirs: object) -> None:
 
 def test_our_messages_live_beside_tritons_in_one_process() -> None:
     code = (
-        "from coterie.runtime.serving._protocol import messages\n"
+        "from coterie.runtime.serving.grpc._protocol import messages\n"
         "request = messages()['ModelInferRequest'](model_name='topic')\n"
         "from tritonclient.grpc import service_pb2\n"
         "print(service_pb2.ModelInferRequest.FromString(request.SerializeToString()).model_name)"

@@ -23,10 +23,10 @@ from coterie.runtime import Engine, UnknownTaskError, load
 from coterie.runtime.batching import Batcher
 from coterie.runtime.manifest import WEIGHTS
 from coterie.runtime.serving import running_server
-from coterie.runtime.serving._core import Answer, Question
-from coterie.runtime.serving._follow import Follower, load_served
-from coterie.runtime.serving._models import Done, Models
-from coterie.runtime.serving._tensors import Tensor
+from coterie.runtime.serving.models._follow import Follower, load_served
+from coterie.runtime.serving.models._models import Done, Models
+from coterie.runtime.serving.models._questions import Answer, Question
+from coterie.runtime.serving.models._tensors import Tensor
 from coterie.runtime.store import Store, Trial
 
 from ..gate import Gate

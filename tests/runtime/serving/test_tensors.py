@@ -7,7 +7,7 @@ import pytest
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from coterie.runtime import InvalidInputError
-from coterie.runtime.serving import _tensors as tensors
+from coterie.runtime.serving.models import _tensors as tensors
 
 NUMBERS = [name for name in tensors.DATATYPES if name not in ("BYTES", "BF16", "BOOL")]
 

@@ -18,9 +18,9 @@ from coterie.runtime import load
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.serving import running_server
-from coterie.runtime.serving._core import Question
-from coterie.runtime.serving._models import Models
-from coterie.runtime.serving._tensors import Tensor
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._questions import Question
+from coterie.runtime.serving.models._tensors import Tensor
 from coterie.runtime.serving.observing._calls import Calls
 from coterie.runtime.serving.observing._telemetry import tracing_from
 from coterie.runtime.serving.observing._tracing import Tracing

@@ -17,10 +17,11 @@ from coterie.runtime import Engine, load
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
 from coterie.runtime.serving import Addresses, running_server
-from coterie.runtime.serving._classification import classify
-from coterie.runtime.serving._core import EXTENSIONS, Question
-from coterie.runtime.serving._models import Models
-from coterie.runtime.serving._tensors import Tensor
+from coterie.runtime.serving.models._classification import classify
+from coterie.runtime.serving.models._metadata import EXTENSIONS
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._questions import Question
+from coterie.runtime.serving.models._tensors import Tensor
 from coterie.runtime.tasks import TaskSpec
 
 from ..gate import Gate

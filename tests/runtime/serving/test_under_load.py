@@ -18,9 +18,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from coterie.runtime import Engine, load
 from coterie.runtime._asked import Asked
 from coterie.runtime.batching import Batcher, Limits
-from coterie.runtime.serving._front import Front
-from coterie.runtime.serving._grpc import GrpcServer
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.grpc._server import GrpcServer
+from coterie.runtime.serving.http._front import Front
+from coterie.runtime.serving.models._models import Models
 
 from ..gate import Gate
 from ..handmade import HandMade

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from coterie.training.blocks import Block
+from coterie.training.ragged import run_ragged
 from coterie.training.several import Tensors, each
 
 _DOT = "/"
-
-_LEVELS = 2
-"""Blocks are run together whose numbers of rows differ by a factor of less than 2 to this power."""
 
 
 class Bank(nn.Module):
@@ -131,11 +129,11 @@ class Bank(nn.Module):
         count = max((len(weight) for weight in stacked.values()), default=1)
         if count == 1 or len(states) == 0:
             return self._run_one({name: weight[0] for name, weight in stacked.items()}, states)
-        needed, place, sizes = torch.unique_consecutive(block, return_inverse=True, return_counts=True)
+        needed, sizes = torch.unique_consecutive(block, return_counts=True)
         if len(needed) < count:
             stacked = {name: weight.index_select(0, needed) for name, weight in stacked.items()}
         if self.template.batched:
-            return self._run_together(stacked, states, place, sizes)
+            return run_ragged(vmap(self._run_one, randomness="different"), stacked, states, sizes)
         rows = {name: weight.unbind(0) for name, weight in stacked.items()}
         parts = torch.split(states, sizes.tolist())
         return torch.cat(
@@ -167,35 +165,6 @@ class Bank(nn.Module):
                 for block in range(self.blocks)
             ]
         )
-
-    def _run_together(
-        self, weights: dict[str, Tensor], states: Tensor, place: Tensor, sizes: Tensor
-    ) -> Tensor:
-        """Run blocks with about as many rows in one go, as ``[B, rows, ...]`` padded to the most asked one.
-
-        A call of a small block costs far more than its arithmetic: one at a time, a step would grow with B.
-        """
-        level = torch.log2(sizes.to(torch.float32)).div(_LEVELS, rounding_mode="floor")
-        offset = torch.arange(len(states), device=states.device) - (sizes.cumsum(0) - sizes)[place]
-        levels = sorted(set(level.tolist()))
-        if len(levels) == 1:
-            return self._run_padded(weights, states, place, offset)
-        results, rows = [], []
-        for own in levels:
-            blocks, row = (level == own).nonzero().flatten(), (level[place] == own).nonzero().flatten()
-            chosen = {name: weight.index_select(0, blocks) for name, weight in weights.items()}
-            renumbered = torch.searchsorted(blocks, place[row])
-            results.append(self._run_padded(chosen, states[row], renumbered, offset[row]))
-            rows.append(row)
-        return torch.cat(results)[torch.cat(rows).argsort()]
-
-    def _run_padded(
-        self, weights: dict[str, Tensor], states: Tensor, block: Tensor, offset: Tensor
-    ) -> Tensor:
-        shape = (int(block[-1]) + 1, int(offset.max()) + 1, *states.shape[1:])
-        padded = states.new_zeros(shape).index_put((block, offset), states)
-        results: Tensor = vmap(self._run_one, randomness="different")(weights, padded)
-        return results[block, offset]
 
     def _run_one(self, weights: dict[str, Tensor], states: Tensors) -> Tensor:
         named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants

@@ -20,8 +20,8 @@ from coterie.cli._bench._loops import Measured, closed_loop
 from coterie.cli._bench._questions import Questions
 from coterie.cli._bench._served import Served
 from coterie.runtime.serving import running_server
-from coterie.runtime.serving._core import TEXT
-from coterie.runtime.serving._protocol import messages
+from coterie.runtime.serving.grpc._protocol import messages
+from coterie.runtime.serving.models._metadata import TEXT
 
 _WAYS = {"HTTP": "binary", "gRPC": "grpc"}
 _MANY = 32

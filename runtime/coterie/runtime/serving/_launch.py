@@ -23,10 +23,10 @@ from types import FrameType
 from typing import Any
 
 from coterie.runtime.errors import ConfigError, CoterieError, MissingExtraError
-from coterie.runtime.serving._keys import read_keys
 from coterie.runtime.serving._open import check_served
 from coterie.runtime.serving._settings import PREFIX, Settings, as_text
-from coterie.runtime.serving._tls import Tls
+from coterie.runtime.serving.access._keys import read_keys
+from coterie.runtime.serving.access._tls import Tls
 from coterie.runtime.serving.observing._telemetry import exporter_from
 
 _LOG = logging.getLogger("coterie.serving")

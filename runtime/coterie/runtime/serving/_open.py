@@ -12,10 +12,10 @@ from coterie.runtime._engine import Engine
 from coterie.runtime._signature import PublicKey
 from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import BundleError, ConfigError
-from coterie.runtime.serving._core import VERSION
-from coterie.runtime.serving._follow import Follower, load_served
-from coterie.runtime.serving._models import Models
 from coterie.runtime.serving._settings import Settings
+from coterie.runtime.serving.models._follow import Follower, load_served
+from coterie.runtime.serving.models._metadata import VERSION
+from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.store import Store, is_store
 

@@ -14,8 +14,8 @@ from coterie.runtime._engine import SESSION_BYTES
 from coterie.runtime._json import unique_names
 from coterie.runtime._sessions import Weights
 from coterie.runtime.errors import ConfigError
-from coterie.runtime.serving._sizes import LONGEST_TEXT
-from coterie.runtime.serving._tls import Tls
+from coterie.runtime.serving.access._tls import Tls
+from coterie.runtime.serving.models._sizes import LONGEST_TEXT
 
 PREFIX = "COTERIE_"
 

@@ -115,8 +115,7 @@ def restore_optimizer(
         state: dict[str, Any] = dict(scalars.get(name, {}))
         prefix = f"optimizer/{name}/"
         state |= {
-            # A count of steps, [], stays on the CPU, as the optimiser has it.
-            key[len(prefix) :]: tensor.to(parameter.device) if tensor.dim() else tensor
+            key[len(prefix) :]: tensor.to(parameter.device)
             for key, tensor in tensors.items()
             if key.startswith(prefix)
         }

@@ -46,7 +46,8 @@ def make_optimizer(
     for group in groups:
         group[_BASE] = group["lr"]
     options: dict[str, Any] = {"momentum": 0.9} if trainer.optimizer == "sgd" else {}
-    return _CLASSES[trainer.optimizer](groups, lr=trainer.lr, **options)
+    # One pass over each parameter and its moments, where the default makes one for each operation.
+    return _CLASSES[trainer.optimizer](groups, lr=trainer.lr, fused=True, **options)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, trainer: TrainerConfig, done: float) -> None:

@@ -235,7 +235,8 @@ class GatedStage(BankStage):
         mixed = features.new_zeros((learning, *features.shape[1:])).index_add(
             0,
             question[:taught],
-            features[pairs.index[:taught]] * share[:taught].reshape(-1, *[1] * (features.dim() - 1)),
+            features.index_select(0, pairs.index[:taught])
+            * share[:taught].reshape(-1, *[1] * (features.dim() - 1)),
         )
         if learning < len(task):
             mixing = torch.stack([question[taught:] - learning, pairs.index[taught:]])
@@ -249,13 +250,13 @@ class GatedStage(BankStage):
         wanted[needed] = True
         spared = len(wanted) - int(wanted.sum())
         if not torch.is_grad_enabled() or spared <= _SPARED * len(wanted):
-            return self.bank.run(values[pairs.state], pairs.block)
+            return self.bank.run(values.index_select(0, pairs.state), pairs.block)
         rest = (~wanted).nonzero().flatten()
         wanted = wanted.nonzero().flatten()
-        taught = self.bank.run(values[pairs.state[wanted]], pairs.block[wanted])
+        taught = self.bank.run(values.index_select(0, pairs.state[wanted]), pairs.block[wanted])
         with torch.no_grad():
-            asked = self.bank.run(values[pairs.state[rest]], pairs.block[rest])
-        return torch.cat([taught, asked])[torch.cat([wanted, rest]).argsort()]
+            asked = self.bank.run(values.index_select(0, pairs.state[rest]), pairs.block[rest])
+        return torch.cat([taught, asked]).index_select(0, torch.cat([wanted, rest]).argsort())
 
     def penalty(self) -> Tensor:
         """Return lambda times the gate's penalty."""

@@ -15,6 +15,7 @@ from coterie.training.blocks import LinearHead
 from coterie.training.dispatch import State
 from coterie.training.draws import Draw
 from coterie.training.frozen import FrozenBank
+from coterie.training.ragged import Weights, run_ragged
 from coterie.training.stages._base import Stage
 from coterie.training.stages._config import NotNegative, Positive
 
@@ -79,16 +80,20 @@ class HeadStage(Stage):
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Return scores ``[B, (L,) C]``, one state a question; columns past a task's own width are 0."""
-        values = state.values[state.position]
+        values = state.values.index_select(0, state.position)
         sequences = values if values.dim() == 3 else values.unsqueeze(1)
         scores = values.new_zeros((*sequences.shape[:2], self.width))
         for number, width in enumerate(self.group_widths):
             question = (self.group[task] == number).nonzero().flatten()
             if len(question) == 0:
                 continue
-            member = self.member[task[question]]
-            answer = torch.bmm(sequences[question], self.weights[number][member])
-            answer = answer + self.biases[number][member].unsqueeze(1)
+            member, order = self.member[task[question]].sort(stable=True)
+            question = question[order]
+            weights = {"weight": self.weights[number], "bias": self.biases[number]}
+            needed, sizes = torch.unique_consecutive(member, return_counts=True)
+            if len(needed) < len(self.weights[number]):
+                weights = {name: weight.index_select(0, needed) for name, weight in weights.items()}
+            answer = run_ragged(_heads, weights, sequences.index_select(0, question), sizes)
             scores = scores.index_copy(0, question, nn.functional.pad(answer, (0, self.width - width)))
         scores = scores * self.scale[task].unsqueeze(1) + self.shift[task].unsqueeze(1)
         scores = scores if values.dim() == 3 else scores.squeeze(1)
@@ -123,3 +128,9 @@ class HeadStage(Stage):
                 }
             )
         return FrozenBank(template=copy.deepcopy(self._template[0]), tensors=tuple(tensors))
+
+
+def _heads(weights: Weights, states: Tensor) -> Tensor:
+    """Answer ``[b, rows, L, D]`` by the heads ``[b, D, C]``, ``-> [b, rows, L, C]``."""
+    answers = torch.baddbmm(weights["bias"].unsqueeze(1), states.flatten(1, 2), weights["weight"])
+    return answers.unflatten(1, states.shape[1:3])

@@ -72,5 +72,5 @@ def run_assigned(
 ) -> State:
     """Run each question's one block ``[B]``, once for each distinct state; the questions read the results."""
     pairs = distinct_pairs(block, state.position, len(state.values))
-    values = stage.bank.run(state.values[pairs.state], pairs.block, weights)
+    values = stage.bank.run(state.values.index_select(0, pairs.state), pairs.block, weights)
     return State(values, pairs.index)

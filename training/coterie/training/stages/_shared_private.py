@@ -82,8 +82,8 @@ class SharedPrivateStage(BankStage):
         """Run both blocks; the shared one once for each state."""
         everybody = torch.zeros(len(state.values), dtype=torch.int64, device=task.device)
         pairs = distinct_pairs(task + 1, state.position, len(state.values))
-        shared = self.bank.run(state.values, everybody)[pairs.state]
-        private = self.bank.run(state.values[pairs.state], pairs.block)
+        shared = self.bank.run(state.values, everybody).index_select(0, pairs.state)
+        private = self.bank.run(state.values.index_select(0, pairs.state), pairs.block)
         if self.training:
             self._penalty = self._price(shared, private, pairs.block - 1)
         return State(torch.cat([shared, private], dim=-1), pairs.index)

@@ -9,23 +9,40 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-    from coterie.runtime.serving._models import Done
+from coterie.runtime._prediction import Timing
 
 REQUEST_ID = "x-request-id"
 """The header, and the gRPC metadata, in which an id comes and goes."""
-_CARRIED = ("traceparent", "tracestate")
-_CALLED = "coterie.called"
-"""Where a scope says that a middleware of this kind has seen it."""
-_WANTED = frozenset(name.encode() for name in (REQUEST_ID, *_CARRIED))
+CARRIED = ("traceparent", "tracestate")
+"""Of a call's headers, what a trace that it is part of is known by (W3C)."""
 _ID = re.compile(r"[!-~]{1,128}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 _WHAT = 200
 """Characters of a path that are kept: it may be anything that a client makes up."""
+
+
+class Done(NamedTuple):
+    """What became of one request.
+
+    Attributes:
+        model: One of the bundle's, or ``unknown``.
+        version: The version that was asked.
+        transport: By which it was asked.
+        outcome: ``ok``, or what its error is called.
+        questions: Questions that were answered.
+        seconds: From when the models were asked to the answer.
+        timing: How long it waited and ran; ``None`` unless it was answered.
+    """
+
+    model: str
+    version: str
+    transport: str
+    outcome: str
+    questions: int
+    seconds: float
+    timing: Timing | None
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +131,7 @@ class Calls:
         for name, value in headers:
             if name == REQUEST_ID:
                 given = value if isinstance(value, str) and _ID.fullmatch(value) else ""
-            elif name in _CARRIED:
+            elif name in CARRIED:
                 carrier[name] = str(value)
         own = given or f"{random.getrandbits(128):032x}"
         # An id is a name and no secret.
@@ -129,34 +146,3 @@ class Calls:
             seconds = time.perf_counter() - call.began
             for sink in self._sinks:
                 sink.finished(call, seconds)
-
-
-class CallMiddleware:
-    """ASGI middleware that makes a call of every HTTP request and sends its id back; mounted twice, once."""
-
-    def __init__(self, app: ASGIApp, calls: Calls) -> None:
-        self._app = app
-        self._calls = calls
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http" or _CALLED in scope:
-            await self._app(scope, receive, send)
-            return
-        # The scope knows, and not the context: a request may begin in the context of the one before it.
-        scope[_CALLED] = True
-        headers = [
-            (name.decode("ascii"), value.decode("latin-1"))
-            for name, value in scope["headers"]
-            if name in _WANTED
-        ]
-        with self._calls.call("http", f"{scope['method']} {scope['path']}", headers) as call:
-
-            async def named(message: Message) -> None:
-                if message["type"] == "http.response.start":
-                    call.status = str(message["status"])
-                    own = (REQUEST_ID.encode(), call.id.encode())
-                    message = {**message, "headers": [*message.get("headers", ()), own]}
-                await send(message)
-
-            await self._app(scope, receive, named)

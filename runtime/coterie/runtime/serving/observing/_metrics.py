@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coterie.runtime.plan import SharingPlan
-from coterie.runtime.serving._models import Done
+from coterie.runtime.serving.observing._calls import Done
 from coterie.runtime.serving.observing._tally import Family, Tally
 from coterie.runtime.serving.observing._usage import OTHER, Usage
 from coterie.runtime.tasks import ROUTER

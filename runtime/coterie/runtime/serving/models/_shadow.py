@@ -11,7 +11,7 @@ import numpy as np
 
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.errors import UnavailableError
-from coterie.runtime.serving._core import Version
+from coterie.runtime.serving.models._version import Version
 
 Outcome = Literal["same", "scores", "labels", "failed", "skipped"]
 

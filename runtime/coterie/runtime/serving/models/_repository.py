@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from coterie.runtime.serving._core import PLATFORM, ModelInfo
 from coterie.runtime.serving._failures import RefusedError
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.models._metadata import PLATFORM, ModelInfo
+from coterie.runtime.serving.models._models import Models
 
 _BACKEND = "onnxruntime"
 

@@ -6,8 +6,8 @@ import json
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coterie.runtime.serving._asgi import declared_length, respond, respond_error, too_large
 from coterie.runtime.serving._failures import TooLargeError
+from coterie.runtime.serving.http._asgi import declared_length, respond, respond_error, too_large
 
 
 class BodyLimit:

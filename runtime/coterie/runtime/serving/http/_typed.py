@@ -12,9 +12,9 @@ from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Named, Prediction, Result
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._core import Version
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._version import Version
 from coterie.runtime.tasks import ROUTER, TaskKind
 
 TRANSPORT = "json"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from coterie.runtime.serving._typed import InputDescription, TaskList
+from coterie.runtime.serving.http._typed import InputDescription, TaskList
 
 # BentoML's own page tells a third party of every visit.
 PAGE = """<!DOCTYPE html>

@@ -16,15 +16,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
-from coterie.runtime.serving import _grpc_codec as codec
-from coterie.runtime.serving._access import ANYBODY, Access, Caller
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, ModelInfo, Question
 from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
-from coterie.runtime.serving._grpc_stream import in_order
-from coterie.runtime.serving._models import Models
-from coterie.runtime.serving._protocol import SERVICE, Method, messages, methods, pool
-from coterie.runtime.serving._repository import config, index, refuse_to_load
-from coterie.runtime.serving._tls import Tls
+from coterie.runtime.serving.access._callers import ANYBODY, Access, Caller
+from coterie.runtime.serving.access._tls import Tls
+from coterie.runtime.serving.grpc import _codec as codec
+from coterie.runtime.serving.grpc._protocol import SERVICE, Method, messages, methods, pool
+from coterie.runtime.serving.grpc._stream import in_order
+from coterie.runtime.serving.models._metadata import EXTENSIONS, PLATFORM, ModelInfo
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._questions import Question
+from coterie.runtime.serving.models._repository import config, index, refuse_to_load
 from coterie.runtime.serving.observing._calls import REQUEST_ID, Calls
 
 Handler = Callable[[Any, Any], Awaitable[Any]]

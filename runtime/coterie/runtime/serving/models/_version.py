@@ -1,96 +1,26 @@
-"""Every task, and the router, as a model: named tensors in, named tensors out, on no particular transport."""
+"""The models of one version: every task, and the router; named tensors in, named tensors out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import InvalidInputError, UnknownTaskError
-from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._classification import classify
 from coterie.runtime.serving._failures import TooLargeError
-from coterie.runtime.serving._sizes import LONGEST_TEXT, longest_text, rows_of
-from coterie.runtime.serving._tensors import Array, Tensor, as_bytes, as_texts
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.models._classification import classify
+from coterie.runtime.serving.models._metadata import VERSION, ModelInfo, TensorInfo, input_infos, model_infos
+from coterie.runtime.serving.models._questions import Answer, Question
+from coterie.runtime.serving.models._sizes import LONGEST_TEXT, longest_text, rows_of
+from coterie.runtime.serving.models._tensors import Array, Tensor, as_bytes, as_texts
 from coterie.runtime.serving.observing._statistics import Statistics
-from coterie.runtime.tasks import ROUTER, TaskSpec
-
-VERSION = "1"
-"""Of a bundle that is served by itself, and not from a store."""
-PLATFORM = "onnxruntime_onnx"
-EXTENSIONS = (
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository(index)",
-    "statistics",
-)
-"""What the server can do beyond the protocol itself, by Triton's names; of the repository only its index."""
-TEXT = "text"
-PRIORITY = 2
-"""Of a question that names none."""
-
-_DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output of a model; -1 is a dimension of any size."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model's metadata."""
-
-    name: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    optional: tuple[str, ...] = ()
-    """Inputs that may be left out."""
-    versions: tuple[str, ...] = (VERSION,)
-    """The versions that are loaded and have the model, the one last added last."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request: a model, its inputs, and which outputs to give (all, if none is named).
-
-    ``timeout`` is after how many seconds nobody wants the answer any more; ``priority`` is who goes first, 1
-    before 2 before 3; ``classes`` says of which outputs only so many of the likeliest classes are wanted;
-    ``caller`` is who asks.
-    """
-
-    model: str
-    inputs: Mapping[str, Tensor]
-    version: str = ""
-    outputs: tuple[str, ...] = ()
-    timeout: float | None = None
-    priority: int = PRIORITY
-    classes: Mapping[str, int] = field(default_factory=dict)
-    caller: Caller = ANYBODY
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The tensors that a model gives."""
-
-    model: str
-    outputs: dict[str, Tensor] = field(default_factory=dict)
-    version: str = VERSION
-    """The version that gave them."""
+from coterie.runtime.tasks import ROUTER
 
 
 class Version:
@@ -112,9 +42,8 @@ class Version:
         self._max_text = max_text
         bundle = batcher.engine.bundle
         self.bundle = bundle
-        self._inputs = tuple(_input_info(bundle, spec) for spec in bundle.manifest.inputs)
-        self._models = {task.name: self._task_model(task) for task in bundle.tasks}
-        self._models[ROUTER] = self._router_model(bundle.tasks)
+        self._inputs = input_infos(bundle)
+        self._models = model_infos(bundle)
         self.statistics = Statistics(self._models, number)
         self._holders = 0
         self._free = asyncio.Event()
@@ -240,41 +169,6 @@ class Version:
         }
         # An only input of texts has another name than the tensor of their tokens.
         return given if len(given) > 1 else next(iter(given.values()))
-
-    def _task_model(self, task: TaskSpec) -> ModelInfo:
-        each = _each(task)
-        outputs = [TensorInfo("scores", "FP32", (*each, task.width))]
-        if task.kind != "regression":
-            outputs.append(TensorInfo("probabilities", "FP32", (*each, task.width)))
-        if task.kind in ("classification", "tagging"):
-            outputs.append(TensorInfo("label", "BYTES", each))
-        if task.kind == "multilabel":
-            outputs.append(TensorInfo("label", "UINT8", (-1, task.width)))
-        return ModelInfo(task.name, self._inputs, tuple(outputs))
-
-    def _router_model(self, tasks: tuple[TaskSpec, ...]) -> ModelInfo:
-        width = max(task.width for task in tasks)
-        each = _each(tasks[0])
-        outputs = [TensorInfo("scores", "FP32", (*each, width))]
-        if any(task.kind != "regression" for task in tasks):
-            outputs.append(TensorInfo("probabilities", "FP32", (*each, width)))
-            outputs.append(TensorInfo("label", "BYTES", each))
-        inputs = (*self._inputs, TensorInfo("row", "INT64", (-1,)), TensorInfo("task", "BYTES", (-1,)))
-        return ModelInfo(ROUTER, inputs, tuple(outputs), optional=("row",))
-
-
-def _each(task: TaskSpec) -> tuple[int, ...]:
-    """Return the dimensions of what is answered: a question's; for a tagging each word of it."""
-    return (-1, -1) if task.kind == "tagging" else (-1,)
-
-
-def _input_info(bundle: Bundle, spec: TensorSpec) -> TensorInfo:
-    if takes_text(bundle, spec):
-        alone = len(bundle.manifest.inputs) == 1
-        return TensorInfo(TEXT if alone else spec.name, "BYTES", (-1,))
-    return TensorInfo(
-        spec.name, _DATATYPES[spec.dtype], tuple(-1 if dim is None else dim for dim in spec.shape)
-    )
 
 
 def _wanted(info: ModelInfo, outputs: tuple[str, ...]) -> tuple[TensorInfo, ...]:

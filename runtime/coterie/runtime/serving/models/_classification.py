@@ -8,7 +8,7 @@ import numpy as np
 
 from coterie.runtime._prediction import Prediction
 from coterie.runtime.errors import InvalidInputError
-from coterie.runtime.serving._tensors import Array
+from coterie.runtime.serving.models._tensors import Array
 
 
 def classes_of(value: Any, of: str) -> int:

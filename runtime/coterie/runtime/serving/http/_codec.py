@@ -9,19 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import PRIORITY, Answer, ModelInfo, Question, TensorInfo
 from coterie.runtime.serving._failures import TooLargeError
-from coterie.runtime.serving._tensors import (
-    Tensor,
-    from_json,
-    from_raw,
-    priority_of,
-    timeout_of,
-    to_json,
-    to_raw,
-)
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.models._classification import classes_of
+from coterie.runtime.serving.models._metadata import ModelInfo, TensorInfo
+from coterie.runtime.serving.models._questions import Answer, Question, priority_of, timeout_of
+from coterie.runtime.serving.models._tensors import Tensor, from_json, from_raw, to_json, to_raw
 
 _UNSUPPORTED = ("shared_memory_region",)
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
@@ -93,7 +86,7 @@ def decode(
             version,
             tuple(names),
             timeout_of(parameters.get("timeout")),
-            priority_of(parameters.get("priority"), PRIORITY),
+            priority_of(parameters.get("priority")),
             classes,
             caller,
         ),

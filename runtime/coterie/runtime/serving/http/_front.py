@@ -8,12 +8,11 @@ from typing import Any
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coterie.runtime.errors import UnavailableError
-from coterie.runtime.serving import _http_infer
-from coterie.runtime.serving._access import ANYBODY, Access
-from coterie.runtime.serving._asgi import CALLER, Headers, respond, respond_error
-from coterie.runtime.serving._http import create_pages
-from coterie.runtime.serving._http_infer import infer
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.access._callers import ANYBODY, Access
+from coterie.runtime.serving.http._asgi import CALLER, Headers, respond, respond_error
+from coterie.runtime.serving.http._infer import PREFIX, SUFFIX, infer
+from coterie.runtime.serving.http._pages import create_pages
+from coterie.runtime.serving.models._models import Models
 
 _OPEN = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", "/", "/docs.json"})
 """Health, for whoever watches over the server, and the page for people: without a key."""
@@ -67,7 +66,7 @@ class Front:
                     headers.get(b"authorization", b"").decode("latin-1"),
                     headers.get(b"x-api-key", b"").decode("latin-1"),
                 )
-            if path.startswith(_http_infer.PREFIX) and path.endswith(_http_infer.SUFFIX):
+            if path.startswith(PREFIX) and path.endswith(SUFFIX):
                 models = self._models()
                 if models is None:
                     raise UnavailableError("the server is not ready yet: try again in a second")

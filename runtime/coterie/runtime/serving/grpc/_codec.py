@@ -9,11 +9,12 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from coterie.runtime.errors import InvalidInputError
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._classification import classes_of
-from coterie.runtime.serving._core import PRIORITY, Answer, ModelInfo, Question
-from coterie.runtime.serving._protocol import messages
-from coterie.runtime.serving._tensors import Tensor, from_raw, from_values, priority_of, timeout_of, to_raw
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.grpc._protocol import messages
+from coterie.runtime.serving.models._classification import classes_of
+from coterie.runtime.serving.models._metadata import ModelInfo
+from coterie.runtime.serving.models._questions import Answer, Question, priority_of, timeout_of
+from coterie.runtime.serving.models._tensors import Tensor, from_raw, from_values, to_raw
 
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -84,7 +85,7 @@ def decode(request: Any, caller: Caller = ANYBODY) -> Question:
         _check_parameters(output, of)
         classes[output.name] = classes_of(_parameter(output, "classification"), of)
     timeout = timeout_of(_parameter(request, "timeout"))
-    priority = priority_of(_parameter(request, "priority"), PRIORITY)
+    priority = priority_of(_parameter(request, "priority"))
     return Question(
         request.model_name, inputs, request.model_version, tuple(classes), timeout, priority, classes, caller
     )

@@ -14,16 +14,16 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from coterie.runtime.errors import UnavailableError
-from coterie.runtime.serving import _http_codec as codec
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._asgi import CALLER, error_headers
-from coterie.runtime.serving._core import EXTENSIONS, PLATFORM, ModelInfo
 from coterie.runtime.serving._failures import RefusedError, message_of
-from coterie.runtime.serving._limits import BodyLimit
-from coterie.runtime.serving._models import Models
-from coterie.runtime.serving._openapi import PAGE, described
-from coterie.runtime.serving._repository import config, index, refuse_to_load
-from coterie.runtime.serving._typed import TypedApi
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.http import _codec as codec
+from coterie.runtime.serving.http._asgi import CALLER, error_headers
+from coterie.runtime.serving.http._limits import BodyLimit
+from coterie.runtime.serving.http._openapi import PAGE, described
+from coterie.runtime.serving.http._typed import TypedApi
+from coterie.runtime.serving.models._metadata import EXTENSIONS, PLATFORM, ModelInfo
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._repository import config, index, refuse_to_load
 from coterie.runtime.serving.observing._exposition import CONTENT_TYPE
 
 Handler = Callable[[Request], Awaitable[Response]]

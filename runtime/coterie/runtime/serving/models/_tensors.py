@@ -22,9 +22,6 @@ DATATYPES: dict[str, str] = {
 }  # fmt: skip
 """Each datatype's NumPy dtype; BF16, which NumPy lacks, is widened to float32."""
 
-LAST = 3
-"""The priority that goes last."""
-
 _LENGTH = struct.Struct("<I")
 
 
@@ -34,32 +31,6 @@ class Tensor:
 
     datatype: str
     array: Array
-
-
-def timeout_of(value: Any) -> float | None:
-    """Return the seconds of a request's ``timeout``, in microseconds as Triton has it; 0 is none.
-
-    Raises:
-        InvalidInputError: If it is no such number.
-    """
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidInputError("the parameter 'timeout' is a whole number of microseconds")
-    return value / 1e6 if value else None
-
-
-def priority_of(value: Any, default: int) -> int:
-    """Return a request's ``priority``, 1 to 3; 0 or none is the ordinary one, as Triton has it.
-
-    Raises:
-        InvalidInputError: If it is no such number.
-    """
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LAST:
-        raise InvalidInputError(f"the parameter 'priority' is 1, which goes first, to {LAST}, or 0")
-    return value or default
 
 
 def from_json(name: str, datatype: Any, shape: Any, data: Any) -> Tensor:

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._board import Board
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._metrics import Metrics

@@ -7,43 +7,23 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import UnavailableError, UnknownTaskError
-from coterie.runtime.serving._access import ANYBODY, Caller
-from coterie.runtime.serving._core import VERSION, Answer, ModelInfo, Question, Version
 from coterie.runtime.serving._failures import failure_of
-from coterie.runtime.serving._shadow import Shadow
-from coterie.runtime.serving._sizes import LONGEST_TEXT
-from coterie.runtime.serving.observing._calls import current_call
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.models._metadata import VERSION, ModelInfo
+from coterie.runtime.serving.models._questions import Answer, Question
+from coterie.runtime.serving.models._shadow import Shadow
+from coterie.runtime.serving.models._sizes import LONGEST_TEXT
+from coterie.runtime.serving.models._version import Version
+from coterie.runtime.serving.observing._calls import Done, current_call
 from coterie.runtime.serving.observing._statistics import Told
 
 T = TypeVar("T")
-
-
-class Done(NamedTuple):
-    """What became of one request.
-
-    Attributes:
-        model: One of the bundle's, or ``unknown``.
-        version: The version that was asked.
-        transport: By which it was asked.
-        outcome: ``ok``, or what its error is called.
-        questions: Questions that were answered.
-        seconds: From when the models were asked to the answer.
-        timing: How long it waited and ran; ``None`` unless it was answered.
-    """
-
-    model: str
-    version: str
-    transport: str
-    outcome: str
-    questions: int
-    seconds: float
-    timing: Timing | None
 
 
 class Observer(Protocol):

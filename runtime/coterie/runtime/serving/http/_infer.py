@@ -10,11 +10,11 @@ import json
 
 from starlette.types import Receive, Scope, Send
 
-from coterie.runtime.serving import _http_codec as codec
-from coterie.runtime.serving._access import Caller
-from coterie.runtime.serving._asgi import Headers, read_body, respond, respond_error, while_connected
 from coterie.runtime.serving._failures import failure_of
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.access._callers import Caller
+from coterie.runtime.serving.http import _codec as codec
+from coterie.runtime.serving.http._asgi import Headers, read_body, respond, respond_error, while_connected
+from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._calls import suggest_id
 
 PREFIX, SUFFIX = "/v2/models/", "/infer"

@@ -13,8 +13,8 @@ from coterie.runtime._engine import Engine
 from coterie.runtime._process import give_back_memory
 from coterie.runtime.batching import Batcher
 from coterie.runtime.errors import BundleError, CoterieError
-from coterie.runtime.serving._core import Version
-from coterie.runtime.serving._models import Models
+from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._version import Version
 from coterie.runtime.store import Pointer, Store
 
 _LOG = logging.getLogger("coterie.serving")

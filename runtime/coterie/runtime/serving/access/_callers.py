@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from coterie.runtime.errors import CoterieError
 from coterie.runtime.serving._failures import RefusedError, UnauthenticatedError
-from coterie.runtime.serving._keys import KeyEntry, digest, read_keys, split
+from coterie.runtime.serving.access._keys import KeyEntry, digest, read_keys, split
 from coterie.runtime.tasks import ROUTER
 
 _LOG = logging.getLogger("coterie.serving")

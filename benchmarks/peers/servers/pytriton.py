@@ -1,0 +1,21 @@
+"""Triton through PyTriton: a model for each task, whose batches a Python function answers with ONNX Runtime.
+
+Its documentation advises dynamic batching, with a delay that is found by trying. Asked with binary tensors.
+"""
+
+from __future__ import annotations
+
+from benchmarks.peers.servers.peer import Peer, Way, script_server
+from benchmarks.peers.servers.protocol import oip_request, oip_scores
+
+PEER = Peer(
+    title="Triton (PyTriton)",
+    requirements="pytriton",
+    ways={
+        "batches of what waits": Way(settings={"batch_rows": 32, "delay_microseconds": 0}, encoding="binary"),
+        "batches after 1 ms": Way(settings={"batch_rows": 32, "delay_microseconds": 1000}, encoding="binary"),
+    },
+    running=script_server("{scripts}/pytriton_server.py", ready="/v2/health/ready"),
+    encode=oip_request,
+    decode=oip_scores,
+)

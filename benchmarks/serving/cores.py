@@ -1,0 +1,35 @@
+"""Which core a server has, and what it takes of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, ExitStack
+
+import psutil
+
+from coterie.runtime.serving import Addresses
+
+
+def pinned(stack: ExitStack, cores: tuple[int, int], server: AbstractContextManager[Addresses]) -> Addresses:
+    """Start a server on the first core, and go on on the second, the client's."""
+    os.sched_setaffinity(0, {cores[0]})
+    try:
+        return stack.enter_context(server)
+    finally:
+        os.sched_setaffinity(0, {cores[1]})
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the seconds that a process, and all that it started, have computed."""
+    times = [each.cpu_times() for each in _family(pid)]
+    return float(sum(each.user + each.system for each in times))
+
+
+def pss(pid: int) -> int:
+    """Return the proportional set size in bytes of a process, and of all that it started."""
+    return sum(each.memory_full_info().pss for each in _family(pid))
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    server = psutil.Process(pid)
+    return [server, *server.children(recursive=True)]

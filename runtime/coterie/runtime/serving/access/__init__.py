@@ -1,0 +1,1 @@
+"""Who may ask: keys, what each may ask, and certificates."""
