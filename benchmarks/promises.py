@@ -104,13 +104,13 @@ MEASUREMENTS = (
         (
             Promise(
                 "1,000 tasks: resident bytes against 1.3 times the weights plus 150 MB",
-                lambda result: result["ways"]["router"]["bytes"] / result["bound"],
+                lambda result: result["ways"]["coterie"]["bytes"] / result["bound"],
                 most=1.0,
             ),
             Promise(
                 "1,000 tasks: resident bytes against ordinary sessions",
                 lambda result: (
-                    result["ways"]["router"]["for_all_tasks"]
+                    result["ways"]["coterie"]["for_all_tasks"]
                     / result["ways"]["a session a task"]["for_all_tasks"]
                 ),
                 most=0.1,
