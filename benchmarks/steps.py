@@ -22,6 +22,8 @@ def training_step(
     classes: int,
     estimator: GateEstimator = "auto",
     samples: int = 2,
+    row: Tensor | None = None,
+    task: Tensor | None = None,
 ) -> Callable[[], None]:
     """Return a step on ``inputs [R, ...]``, each asked of a random task; it hardly changes the weights.
 
@@ -31,8 +33,12 @@ def training_step(
         classes: Number of classes of every task.
         estimator: How the gates' gradient is estimated.
         samples: Sets of gates drawn for each question.
+        row: The input ``[B]`` of each question, in place of one question about each.
+        task: The questions' tasks ``[B]``, in place of random ones.
     """
-    rows, tasks = len(inputs), len(model.tasks)
+    row = torch.arange(len(inputs)) if row is None else row
+    task = torch.randint(len(model.tasks), (len(row),)) if task is None else task
+    rows = len(row)
     # So slow that every step finds the gates as they were.
     learned = [each for each in model.parameters() if each.requires_grad]
     optimizer = torch.optim.Adam(learned, lr=1e-9, fused=True)
@@ -40,14 +46,15 @@ def training_step(
         model,
         QuestionLoss(model.tasks, model.head.scale),
         torch.Generator().manual_seed(0),
-        BaselineTracker(tasks),
+        BaselineTracker(len(model.tasks)),
         estimator=estimator,
         samples=samples,
+        asked=rows / len(inputs),
     )
     batch = Batch(
         inputs=inputs,
-        row=torch.arange(rows),
-        task=torch.randint(tasks, (rows,)),
+        row=row,
+        task=task,
         target=torch.randint(classes, (rows, 1)).float(),
         weight=torch.ones(rows),
         question=np.arange(rows),

@@ -39,7 +39,7 @@ def running_mlserver(
         tuning: How it is told to run; without access log and compression in any case.
 
     Raises:
-        NotStarted: If it ends or is not ready in time.
+        NotStartedError: If it ends or is not ready in time.
     """
     tuning = tuning or Tuning()
     ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))

@@ -16,7 +16,7 @@ import psutil
 START_SECONDS = 120.0
 
 
-class NotStarted(Exception):
+class NotStartedError(Exception):
     """A peer's server did not start; the message ends with its log."""
 
 
@@ -42,7 +42,7 @@ def started(
         environment: Variables, beside those of this process.
 
     Raises:
-        NotStarted: If it ends or is not ready in time.
+        NotStartedError: If it ends or is not ready in time.
     """
     log = folder / "log"
     with log.open("wb") as output:
@@ -69,7 +69,7 @@ def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> No
         except httpx.TransportError:
             pass
         time.sleep(0.2)
-    raise NotStarted(log.read_text(encoding="utf-8", errors="replace")[-2000:])
+    raise NotStartedError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

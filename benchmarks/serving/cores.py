@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import psutil
 
@@ -28,6 +29,19 @@ def cpu_seconds(pid: int) -> float:
 def pss(pid: int) -> int:
     """Return the proportional set size in bytes of a process, and of all that it started."""
     return sum(each.memory_full_info().pss for each in _family(pid))
+
+
+@contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """Stop a process, and all that it started, while the ``with`` block lasts: some take a core to wait."""
+    family = _family(pid)
+    for each in family:
+        each.suspend()
+    try:
+        yield
+    finally:
+        for each in family:
+            each.resume()
 
 
 def _family(pid: int) -> list[psutil.Process]:

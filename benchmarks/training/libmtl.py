@@ -103,6 +103,7 @@ def theirs(python: Path, arrays: Path, name: str, seed: int, epochs: int) -> dic
         "seed": seed,
         "epochs": epochs,
         "width": WIDTH,
+        "hidden": WIDTH,
         "experts": EXPERTS,
         "layers": LAYERS,
         "lr": LR,

@@ -31,7 +31,7 @@ def main(settings: dict[str, Any]) -> dict[str, float]:
     with np.load(settings["arrays"]) as arrays:
         data = {key: torch.from_numpy(array) for key, array in arrays.items()}
     tasks = [str(number) for number in range(len(data["widths"]))]
-    model = _model(settings, tasks, data["widths"].tolist(), data["train_inputs"].shape[1])
+    model = build(settings, tasks, data["widths"].tolist(), data["train_inputs"].shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"])
     inputs, answers = data["train_inputs"].float(), data["train_answers"]
     best, test, seconds = -1.0, 0.0, []
@@ -58,12 +58,23 @@ def main(settings: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _model(settings: dict[str, Any], tasks: list[str], widths: list[int], size: int) -> Any:
-    width = settings["width"]
+def build(
+    settings: dict[str, Any], tasks: list[str], widths: list[int], size: int, *, own_inputs: bool = False
+) -> Any:
+    """Make a model with heads of these widths on inputs of this size.
+
+    Args:
+        settings: What ``main`` takes.
+        tasks: Names.
+        widths: Each task's number of classes.
+        size: Of an input.
+        own_inputs: Whether each task has inputs of its own (LibMTL's ``multi_input``).
+    """
+    width, hidden = settings["width"], settings["hidden"]
 
     class Encoder(nn.Sequential):
         def __init__(self) -> None:
-            super().__init__(nn.Linear(size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
+            super().__init__(nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.ReLU())
 
     class Stack(nn.Module):
         """Fully connected layers under the names of a ResNet's, which LibMTL's cross-stitch asks for."""
@@ -91,7 +102,8 @@ def _model(settings: dict[str, Any], tasks: list[str], widths: list[int], size: 
                 "kgamma": 1.0,
             }
             stack = Stack if settings["architecture"] == "Cross_stitch" else Encoder
-            kind.__init__(self, tasks, stack, decoders, False, False, torch.device("cpu"), **options)
+            device = torch.device("cpu")
+            kind.__init__(self, tasks, stack, decoders, False, own_inputs, device, **options)
             self.init_param()
 
     return Model()

@@ -81,6 +81,32 @@ def test_the_batcher_knows_no_transport() -> None:
     assert [(m.name, name) for m in batching for name in ours(m) if starts(name, *SERVERS)] == []
 
 
+SERVING = "coterie.runtime.serving"
+PARTS = {
+    "access": (),
+    "observing": (),
+    "models": ("access", "observing"),
+    "http": ("access", "models", "observing"),
+    "grpc": ("access", "models", "observing"),
+}
+"""Of the server: whom each part may import, beside itself and the errors."""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_the_server_imports_only_what_lies_below_it(part: str) -> None:
+    found = [module for module in of("runtime") if starts(module.name, f"{SERVING}.{part}")]
+    below = [f"{SERVING}.{name}" for name in (part, *PARTS[part], "_failures")]
+    assert found
+    inside = [(m.name, name) for m in found for name in ours(m) if starts(name, SERVING)]
+    assert [(module, name) for module, name in inside if not starts(name, *below)] == []
+
+
+def test_every_part_of_the_server_has_its_arrows() -> None:
+    assert {path.parent.name for path in (folder_of("runtime") / "serving").glob("*/__init__.py")} == set(
+        PARTS
+    )
+
+
 def test_commands_import_what_needs_an_extra_only_when_they_are_called() -> None:
     wrong = [
         f"{module.name}:{each.line}: {each.module}"

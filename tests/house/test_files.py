@@ -16,7 +16,12 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_METHODS = {("torch", "load"), ("torch", "save"), ("np", "load")}
 SHIPPED = {
-    "runtime": ["py.typed", "serving/grpc/inference.proto", "serving/grpc/inference.binpb"],
+    "runtime": [
+        "py.typed",
+        "serving/grpc/inference.proto",
+        "serving/grpc/inference.binpb",
+        "serving/http/page.html",
+    ],
     "cli": ["py.typed"],
     "exporter": ["py.typed", "report.html.j2"],
     "training": [

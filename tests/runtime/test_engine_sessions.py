@@ -219,7 +219,7 @@ def test_neither_inputs_nor_answers_are_copied(
     assert all(np.shares_memory(inputs, given) for given in asked.inputs.values())
     assert any(np.shares_memory(inputs, fed) for fed in runs[-1][1].values())
     assert not scores.flags.owndata  # it is ONNX Runtime's own memory
-    prediction = engine.conclude(asked, scores, probabilities)
+    prediction = engine.assemble(asked, scores, probabilities)
     assert np.shares_memory(prediction.scores, scores)
     assert prediction.probabilities is not None
     assert np.shares_memory(prediction.probabilities, probabilities)

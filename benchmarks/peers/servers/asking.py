@@ -31,6 +31,7 @@ Loop = Callable[[Sequence[HttpClient], Iterator[bytes]], Coroutine[Any, Any, Mea
 class Side:
     """A server that runs, and how it is asked."""
 
+    title: str
     at: Addresses
     encode: Callable[[str, str, Floats], bytes]
     decode: Callable[[Reply], Floats]
@@ -110,8 +111,8 @@ class Asker:
         for task, rows in zip(self._questions.tasks, self._questions.rows, strict=True):
             reply = await client.ask(side.encode(task, self._name, rows[:1]))
             if not reply.ok:
-                raise SystemExit(f"{task}: {reply.status} {reply.body[:200]!r}")
+                raise SystemExit(f"{side.title}: {reply.status} {reply.body[:200]!r}")
             expected = self._engine.predict(task, rows[:1]).scores
             if not np.allclose(side.decode(reply), expected, atol=TOLERANCE):
-                raise SystemExit(f"{task}: a wrong answer")
+                raise SystemExit(f"{side.title}: a wrong answer of {task}")
         await client.close()

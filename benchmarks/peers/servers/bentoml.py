@@ -1,7 +1,7 @@
 """Plain BentoML: one service with a session of ONNX Runtime for each task.
 
-Its documentation advises adaptive batching, whose API takes one argument: here questions with their tasks, and
-what came together is run task by task. The same service without batching is tried as well.
+Its documentation advises adaptive batching, whose API takes one argument: here questions with their tasks,
+and what came together is run task by task. The same service without batching is tried as well.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.peers.servers.asking import Asker, Side
+from benchmarks.serving.cores import halted
 from benchmarks.serving.loops import Measured
 from benchmarks.serving.questions import Traffic
 
@@ -34,8 +35,10 @@ def _in_turn(ours: Side, theirs: Side, rounds: int, ask: Callable[[Side, int], M
     """Return each side's figures over all rounds; ratios above 1 say that coterie is better."""
     sides: dict[str, list[Measured]] = {"coterie": [], "peer": []}
     for number in range(rounds):
-        sides["coterie"].append(ask(ours, number))
-        sides["peer"].append(ask(theirs, number))
+        with halted(theirs.at.pid):
+            sides["coterie"].append(ask(ours, number))
+        with halted(ours.at.pid):
+            sides["peer"].append(ask(theirs, number))
     row: dict[str, Any] = {name: _pooled(each) for name, each in sides.items()}
     row["throughput"] = _ratio(row["coterie"]["rate"], row["peer"]["rate"])
     row["p99"] = _ratio(row["peer"]["p99_ms"], row["coterie"]["p99_ms"])

@@ -1,7 +1,7 @@
 """LitServe: one API, whose worker has a session of ONNX Runtime for each task.
 
-Its documentation advises dynamic batching, and the fast queue (ZeroMQ) under high load. A worker for each task
-would be as many processes on one core.
+Its documentation advises dynamic batching, and the fast queue (ZeroMQ) under high load. A worker for each
+task would be as many processes on one core.
 """
 
 from __future__ import annotations

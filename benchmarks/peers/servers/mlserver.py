@@ -1,7 +1,7 @@
 """MLServer: a model for each task, asked by the Open Inference Protocol over HTTP.
 
-Its documentation advises adaptive batching, tuned by trying; and worker processes, which one core has no use for but
-which are tried as well. It takes no binary tensors over HTTP.
+Its documentation advises adaptive batching, tuned by trying; and worker processes, which one core
+has no use for but which are tried as well. It takes no binary tensors over HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from benchmarks.peers.mlserver import Tuning, running_mlserver
 from benchmarks.peers.servers.peer import Peer, Settings, Way
 from benchmarks.peers.servers.protocol import oip_request, oip_scores
-
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
 

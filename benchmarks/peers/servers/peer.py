@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
 from benchmarks.peers.starting import free_ports, started
 from benchmarks.serving.clients import Reply
-
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
 
@@ -58,7 +58,7 @@ def script_server(*arguments: str, ready: str, environment: Mapping[str, str] | 
 
     Args:
         arguments: What its Python is told; ``{scripts}`` and ``{port}`` are replaced.
-        ready: The path that answers 200 when it is ready.
+        ready: The path that answers 200 when it is ready; ``{last}`` is replaced by the last task.
         environment: Variables that it needs beside its settings.
     """
 
@@ -78,7 +78,10 @@ def script_server(*arguments: str, ready: str, environment: Mapping[str, str] | 
         }
         address = f"127.0.0.1:{port}"
         with started(
-            [str(programs / "python"), *command], folder, f"http://{address}{ready}", variables
+            [str(programs / "python"), *command],
+            folder,
+            f"http://{address}{ready.format(last=[*graphs][-1])}",
+            variables,
         ) as pid:
             yield Addresses(address, None, pid)
 

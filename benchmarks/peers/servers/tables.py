@@ -10,49 +10,37 @@ from rich.table import Table
 
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
-    """Print what each can do, and how long answers take at the same load; ratios above 1 are coterie's gain."""
-    shared = [("peer", "traffic"), ("coterie/s", "peer/s", "ratio")]
+    """Print what each can do, and how long answers take at the same load; above 1 coterie is better."""
+    running = Table("peer", "its best way", "encoding", "MiB", "coterie's")
     closed = Table(
-        *sum(shared, ()), "p99 ms", "peer's", "core ms", "peer's", "MiB", "peer's", title="closed loop"
+        *("peer", "traffic", "a second", "coterie's", "ratio", "p99 ms", "coterie's", "core ms", "coterie's"),
+        title="closed loop",
     )
     open_ = Table(
-        "peer",
-        "traffic",
-        "offered/s",
-        "p50 ms",
-        "peer's",
-        "p99 ms",
-        "peer's",
-        "ratio",
-        "answers",
+        *("peer", "traffic", "offered", "p50 ms", "coterie's", "p99 ms", "coterie's", "ratio"),
         title="open loop",
     )
     for peer in result["peers"]:
         if "skipped" in peer:
             console.print(f"{peer['title']} is left out: {peer['skipped']}")
             continue
-        name = f"{peer['title']}, {peer['way']}"
+        title = peer["title"]
+        running.add_row(
+            *(title, peer["way"], peer["encoding"], str(peer["mib"]["peer"]), str(peer["mib"]["coterie"]))
+        )
         for row in peer["closed"]:
-            ours, theirs = row["coterie"], row["peer"]
-            closed.add_row(
-                name,
-                row["traffic"],
-                *(f"{ours['rate']:.0f}", f"{theirs['rate']:.0f}", f"{row['throughput']:.2f}"),
-                *(f"{each['p99_ms']:.1f}" for each in (ours, theirs)),
-                *(f"{each['server_ms_a_request']:.2f}" for each in (ours, theirs)),
-                *(str(peer["mib"][side]) for side in ("coterie", "peer")),
-            )
+            rates, tails, cores = (_both(row, key) for key in ("rate", "p99_ms", "server_ms_a_request"))
+            closed.add_row(title, row["traffic"], *rates, f"{row['throughput']:.2f}", *tails, *cores)
         for row in peer["open"]:
-            ours, theirs = row["coterie"], row["peer"]
-            open_.add_row(
-                name,
-                row["traffic"],
-                f"{row['offered']:.0f} ({100 * row['load']:.0f} %)",
-                *(f"{each['p50_ms']:.1f}" for each in (ours, theirs)),
-                *(f"{each['p99_ms']:.1f}" for each in (ours, theirs)),
-                f"{row['p99']:.2f}",
-                f"{row['throughput']:.2f}",
-            )
+            middles, tails = (_both(row, key) for key in ("p50_ms", "p99_ms"))
+            offered = f"{row['offered']:.0f}"
+            open_.add_row(title, row["traffic"], offered, *middles, *tails, f"{row['p99']:.2f}")
     console.print(f"{result['tasks']} tasks, blocks {result['width']} wide")
-    console.print(closed)
-    console.print(open_)
+    for table in (running, closed, open_):
+        console.print(table)
+
+
+def _both(row: Mapping[str, Any], key: str) -> tuple[str, str]:
+    digits = {"rate": 0, "server_ms_a_request": 2}.get(key, 1)
+    theirs, ours = (f"{row[side][key]:.{digits}f}" for side in ("peer", "coterie"))
+    return theirs, ours

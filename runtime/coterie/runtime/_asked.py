@@ -40,4 +40,4 @@ class Asked:
     @property
     def nbytes(self) -> int:
         """Bytes that the questions hold while they wait."""
-        return sum(each.nbytes for each in self.inputs.values()) + self.row.nbytes + self.task.nbytes
+        return sum([each.nbytes for each in self.inputs.values()]) + self.row.nbytes + self.task.nbytes

@@ -13,7 +13,7 @@ from coterie.runtime._asked import Asked
 from coterie.runtime._bundle import Bundle, load_bundle
 from coterie.runtime._graph import RunOptions
 from coterie.runtime._inputs import as_indices, as_inputs
-from coterie.runtime._prediction import Prediction
+from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._runner import Mode, Runner
 from coterie.runtime._sessions import Sessions, Weights, provider_problems
 from coterie.runtime._signature import PublicKey
@@ -149,10 +149,12 @@ class Engine:
 
     def answer(self, asked: Asked) -> Prediction:
         """Answer questions that were prepared; raises as ``predict`` does."""
-        return self.conclude(asked, *self.run(asked))
+        scores, probabilities = self.run(asked)
+        self.check(asked, scores, probabilities)
+        return self.assemble(asked, scores, probabilities)
 
-    def conclude(self, asked: Asked, scores: Floats, probabilities: Floats | None) -> Prediction:
-        """Return the answers to questions, from their scores and probabilities ``[B, Cmax]``.
+    def check(self, asked: Asked, scores: Floats, probabilities: Floats | None) -> None:
+        """Check scores and probabilities ``[B, Cmax]`` of questions, or of many requests' together.
 
         Raises:
             InvalidInputError: If a score is not finite.
@@ -166,15 +168,20 @@ class Engine:
             )
         if probabilities is not None and not self._is_sensible(probabilities, asked.task):
             raise BundleError("a graph answered with probabilities that are none: export the bundle again")
+
+    def assemble(
+        self, asked: Asked, scores: Floats, probabilities: Floats | None, timing: Timing | None = None
+    ) -> Prediction:
+        """Return the answers to questions, from scores and probabilities ``[B, Cmax]`` that were checked."""
         lengths = self._lengths(asked.inputs)
         spec = asked.spec
         if spec is None:
             own = None if lengths is None else lengths[asked.row]
-            return Prediction(self.tasks, asked.task, scores, probabilities, own)
+            return Prediction(self.tasks, asked.task, scores, probabilities, own, timing)
         if probabilities is not None:
             probabilities = None if spec.kind == "regression" else probabilities[..., : spec.width]
         return Prediction(
-            (spec,), np.zeros_like(asked.row), scores[..., : spec.width], probabilities, lengths
+            (spec,), np.zeros_like(asked.row), scores[..., : spec.width], probabilities, lengths, timing
         )
 
     def task_indices(self, task: Any) -> Indices:

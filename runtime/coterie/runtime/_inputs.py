@@ -157,14 +157,14 @@ def _has_text(items: Sequence[Any]) -> bool:
 
 
 def _check_shape(spec: TensorSpec, array: Array) -> None:
-    wanted = ", ".join(
-        "R" if at == 0 else "L" if dim is None else str(dim) for at, dim in enumerate(spec.shape)
-    )
     fits = array.ndim == len(spec.shape) and all(
         dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True)
     )
     if fits and (array.shape[0] == 0 or 0 not in array.shape):
         return
+    wanted = ", ".join(
+        "R" if at == 0 else "L" if dim is None else str(dim) for at, dim in enumerate(spec.shape)
+    )
     hint = ""
     if array.ndim == len(spec.shape) - 1:
         hint = "; one input is a batch of one: wrap it in a list"

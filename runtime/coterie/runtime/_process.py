@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 
@@ -10,6 +11,9 @@ import onnxruntime as ort
 
 _SAME_AS_REQUESTED = 1
 """The arena grows by what is asked for, and not by the next power of two."""
+
+_NICENESS = 5
+"""About a quarter of a core that another thread wants too: enough that overload ends in answers."""
 
 _lock = threading.Lock()
 _owned = False
@@ -43,6 +47,16 @@ def share(options: ort.SessionOptions) -> bool:
         # those of single tasks none.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return _owned
+
+
+def step_back() -> None:
+    """Let the calling thread come after the others of a process of coterie's own, where cores are few.
+
+    For threads that run the engine. What arrives while a run is under way is then read before the run goes on,
+    and meets in the next one; else the run takes half of the core from whoever reads, and the next is small.
+    """
+    if _owned and sys.platform == "linux":  # the only system where a thread has a niceness of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def give_back_memory() -> None:

@@ -21,13 +21,14 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from coterie.runtime._process import own_process
-from coterie.runtime.errors import ConfigError, UnavailableError
+from coterie.runtime.errors import ConfigError
+from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving._open import check_served, open_models
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
-from coterie.runtime.serving.access._callers import ANYBODY, Access, Caller
+from coterie.runtime.serving.access._callers import Access, Caller
 from coterie.runtime.serving.grpc._server import GrpcServer
-from coterie.runtime.serving.http._asgi import CALLER, while_connected
+from coterie.runtime.serving.http._asgi import caller_of, while_connected
 from coterie.runtime.serving.http._calls import CallMiddleware
 from coterie.runtime.serving.http._front import Front
 from coterie.runtime.serving.http._limits import BodyLimit, JsonOnly
@@ -73,7 +74,7 @@ def _models() -> Models | None:
 
 async def _exposition() -> bytes:
     if _reports is None:
-        raise UnavailableError("the server is not ready yet: try again in a second")
+        raise not_ready()
     return await _reports.exposition()
 
 
@@ -210,8 +211,7 @@ def _request() -> Request:
 
 
 def _caller() -> Caller:
-    caller: Caller = _request().scope.get(CALLER, ANYBODY)
-    return caller
+    return caller_of(_request().scope)
 
 
 async def _answered(work: Coroutine[Any, Any, Answered]) -> Answered | Response:

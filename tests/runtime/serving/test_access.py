@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 import tritonclient.grpc as triton_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from coterie.runtime import ConfigError
-from coterie.runtime.serving import Addresses, running_server
+from coterie.runtime.serving import running_server
 from coterie.runtime.serving._failures import UnauthenticatedError
 from coterie.runtime.serving.access._callers import Access
 from coterie.runtime.serving.access._keys import add_key, read_keys, revoke_key
 
 from ..handmade import HandMade
+from .guarded import Guarded
 
 ROW = [[1.0, 2.0, 3.0, 4.0]]
 FEATURES = {"name": "features", "datatype": "FP32", "shape": [1, 4], "data": ROW}
@@ -31,33 +29,6 @@ ANSWERS = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
 }
-
-
-@dataclass
-class Guarded:
-    """A server with keys."""
-
-    at: Addresses
-    file: Path
-    keys: dict[str, str]
-
-    def client(self, key: str | None) -> httpx.Client:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=f"http://{self.at.http}", headers=headers)
-
-    def stub(self) -> Any:
-        return service_pb2_grpc.GRPCInferenceServiceStub(grpc.insecure_channel(self.at.grpc or ""))
-
-
-@pytest.fixture(scope="module")
-def guarded(features: HandMade, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    file = tmp_path_factory.mktemp("keys") / "keys.json"
-    keys = {
-        "all": add_key(file, "all", metrics=True),
-        "some": add_key(file, "some", tasks=["mood", "t*"]),
-    }
-    with running_server(features.path, threads=1, keys=file) as at:
-        yield Guarded(at, file, keys)
 
 
 def infer(stub: Any, model: str, metadata: Any, task: list[str] | None = None) -> grpc.StatusCode:

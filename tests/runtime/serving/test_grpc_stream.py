@@ -126,11 +126,13 @@ def with_server(made: HandMade, work: Callable[[Any, GrpcServer, Batcher, Gate],
         port = await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             try:
-                await work(service_pb2_grpc.GRPCInferenceServiceStub(channel), server, models.batcher, gate)
+                await work(
+                    service_pb2_grpc.GRPCInferenceServiceStub(channel), server, models.current.batcher, gate
+                )
             finally:
                 gate.open()
         await server.stop(1)
-        await models.batcher.close()
+        await models.current.batcher.close()
 
     asyncio.run(run())
 

@@ -126,8 +126,7 @@ def logged(log: AccessLog, path: str = "/", *, status: int = 200, done: bool = T
         await send({"type": "http.response.body"})
 
     async def ask() -> str:
-        wrapped = CallMiddleware(CallMiddleware(app, Calls([log])), Calls([log]))
-        transport = httpx.ASGITransport(app=wrapped)
+        transport = httpx.ASGITransport(app=CallMiddleware(app, Calls([log])))
         async with httpx.AsyncClient(transport=transport, base_url="http://coterie") as client:
             answer = await client.get(path, headers=headers)
         (own,) = answer.headers.get_list("x-request-id")

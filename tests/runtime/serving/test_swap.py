@@ -138,8 +138,8 @@ def test_a_new_version_takes_over_and_the_old_can_be_named(store: Store, made: d
 
 def test_what_was_replaced_is_unloaded_after_its_last_answer(store: Store, made: dict[str, HandMade]) -> None:
     async def work(models: Models, follower: Follower, seen: Seen) -> None:
-        gate = Gate(models.batcher.engine)
-        engine = weakref.ref(models.batcher.engine)
+        gate = Gate(models.current.batcher.engine)
+        engine = weakref.ref(models.current.batcher.engine)
         accepted = [asyncio.ensure_future(ask(models)) for _ in range(5)]
         await gate.busy()
         store.switch(2)
@@ -161,7 +161,7 @@ def test_what_was_replaced_is_unloaded_after_its_last_answer(store: Store, made:
 
 def test_what_is_unloaded_leaves_memory_without_being_waited_for(store: Store) -> None:
     async def work(models: Models, follower: Follower, seen: Seen) -> None:
-        router = weakref.ref(models.batcher.engine._runner._sessions.router())
+        router = weakref.ref(models.current.batcher.engine._runner._sessions.router())
         await ask(models)
         store.switch(2)
         await follower.look()

@@ -180,11 +180,11 @@ def test_a_run_is_counted_once_however_many_requests_it_answers(features: HandMa
         asking = [asyncio.ensure_future(models.answer(asked[0], transport="http"))]
         await gate.busy()  # the first runs alone, and the others together after it
         asking += [asyncio.ensure_future(models.answer(each, transport="http")) for each in asked[1:]]
-        while models.batcher.waiting < len(asked):
+        while models.current.batcher.waiting < len(asked):
             await asyncio.sleep(0.001)
         gate.open()
         await asyncio.gather(*asking)
-        await models.batcher.close()
+        await models.current.batcher.close()
         return models.statistics("mood")[0], models.statistics("topic")[0]
 
     mood, topic = asyncio.run(ask())

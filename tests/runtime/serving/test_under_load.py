@@ -40,7 +40,7 @@ def with_models(made: HandMade, work: Callable[[Models, Gate], Awaitable[Any]]) 
         models.ready = True
         result = await work(models, gate)
         gate.open()
-        await models.batcher.close()
+        await models.current.batcher.close()
         return result
 
     return asyncio.run(run())
@@ -57,7 +57,7 @@ def client_of(models: Models) -> httpx.AsyncClient:
 async def filled(models: Models, gate: Gate) -> list[asyncio.Future[Any]]:
     """Fill all the room there is."""
     inputs = np.ones((ROWS, 4), dtype=np.float32)
-    held = [asyncio.ensure_future(models.batcher.predict("mood", inputs)) for _ in range(3)]
+    held = [asyncio.ensure_future(models.current.batcher.predict("mood", inputs)) for _ in range(3)]
     await gate.busy()
     return held
 
@@ -154,7 +154,7 @@ def test_a_question_is_given_up_with_its_http_client(features: HandMade) -> None
 
         asking = asyncio.ensure_future(app_of(models)(scope, events.get, send))
         await gate.busy()
-        assert models.batcher.waiting == 1
+        assert models.current.batcher.waiting == 1
         events.put_nowait({"type": "http.disconnect"})
         await emptied(models)
         await asyncio.wait_for(asking, timeout=5)
@@ -205,13 +205,13 @@ def test_what_has_priority_goes_first_over_both_transports(features: HandMade) -
             )
             for number, (way, priority) in enumerate(ways, start=1):
                 asking.append(asyncio.ensure_future(way(number, priority)))
-                while models.batcher.waiting < number:
+                while models.current.batcher.waiting < number:
                     await asyncio.sleep(0.001)
                 await gate.busy()
             gate.open()
             await asyncio.gather(*asking)
             await server.stop(1)
-        await models.batcher.close()
+        await models.current.batcher.close()
 
     asyncio.run(ask())
     assert ran == [1, 6, 3, 5, 2, 4]
@@ -219,7 +219,7 @@ def test_what_has_priority_goes_first_over_both_transports(features: HandMade) -
 
 async def emptied(models: Models) -> None:
     async with asyncio.timeout(5):
-        while models.batcher.waiting:
+        while models.current.batcher.waiting:
             await asyncio.sleep(0.005)
 
 

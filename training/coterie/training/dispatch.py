@@ -14,6 +14,9 @@ from torch import Tensor
 _BITS = 30
 """Choices that are packed into one number beside a question's."""
 
+_DENSE = 8
+"""So many possible pairs to a need are looked through faster than the needs are sorted."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -52,7 +55,14 @@ def distinct_pairs(block: Tensor, state: Tensor, states: int) -> Pairs:
         states: Number of states, S.
     """
     stride = max(states, 1)
-    keys, index = torch.unique(block * stride + state, return_inverse=True)
+    needs = block * stride + state
+    span = int(needs.max()) + 1 if len(needs) else 0
+    if span <= _DENSE * len(needs):
+        present = torch.zeros(span, dtype=torch.bool, device=needs.device)
+        present[needs] = True
+        keys, index = present.nonzero().flatten(), (present.cumsum(0) - 1)[needs]
+    else:
+        keys, index = torch.unique(needs, return_inverse=True)
     return Pairs(block=keys // stride, state=keys % stride, index=index)
 
 

@@ -31,7 +31,7 @@ def run_ragged(call: Call, weights: Weights, states: Tensor, sizes: Tensor) -> T
     """
     counts = sizes.tolist()
     if len(set(counts)) == 1:
-        return call(weights, states.unflatten(0, (len(counts), counts[0]))).flatten(0, 1)
+        return call(weights, states.reshape(len(counts), counts[0], *states.shape[1:])).flatten(0, 1)
     start = sizes.cumsum(0) - sizes
     results, place, done = [], torch.empty(len(states), dtype=torch.int64, device=states.device), 0
     levels = [(count.bit_length() - 1) // _LEVELS for count in counts]
@@ -44,7 +44,7 @@ def run_ragged(call: Call, weights: Weights, states: Tensor, sizes: Tensor) -> T
         chosen = weights
         if len(own) < len(counts):
             chosen = {name: weight.index_select(0, blocks) for name, weight in weights.items()}
-        padded = states.index_select(0, source.flatten()).unflatten(0, (len(own), rows))
+        padded = states.index_select(0, source.flatten()).reshape(*source.shape, *states.shape[1:])
         results.append(call(chosen, padded).flatten(0, 1))
         there = (slot < size).flatten().nonzero().flatten()
         place[source.flatten()[there]] = there + done

@@ -29,7 +29,7 @@ class Tasks:
 
     @bentoml.api(
         batchable=SETTINGS["batch_rows"] > 1,
-        max_batch_size=SETTINGS["batch_rows"],
+        max_batch_size=max(2, SETTINGS["batch_rows"]),
         max_latency_ms=SETTINGS["max_latency_ms"],
     )
     def predict(self, questions: list[Question]) -> list[Answer]:

@@ -17,13 +17,14 @@ class TaskModel(Model):
         self.ready = True
 
     async def predict(
-        self, payload: InferRequest, headers: dict[str, str] | None = None, **others: Any
+        self, payload: InferRequest, headers: dict[str, str] | None = None, **_: Any
     ) -> InferResponse:
         """Answer one request."""
+        del headers
         found = scores(self._session, payload.inputs[0].as_numpy())
         output = InferOutput(name="scores", shape=list(found.shape), datatype="FP32")
         output.set_data_from_numpy(found, binary_data=SETTINGS["binary"])
-        return InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=[output])
+        return InferResponse(response_id=payload.id or "", model_name=self.name, infer_outputs=[output])
 
 
 if __name__ == "__main__":

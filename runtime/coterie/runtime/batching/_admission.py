@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from coterie.runtime.batching._ticket import Ticket
@@ -37,8 +38,12 @@ class Admission:
         self.rows = 0
         self.nbytes = 0
 
-    def admit(self, ticket: Ticket, *, retry_seconds: float) -> None:
+    def admit(self, ticket: Ticket, retry_seconds: Callable[[], float]) -> None:
         """Count a ticket in.
+
+        Args:
+            ticket: Whose questions come.
+            retry_seconds: Gives after how long whoever is refused should try again.
 
         Raises:
             OverloadedError: If there is no room.
@@ -50,10 +55,10 @@ class Admission:
             self._task_rows[ticket.flow] + ticket.rows > self._limits.task_rows
         ):
             full = f"{self._task_rows[ticket.flow]} rows are waiting for this task already"
-        elif self.tickets and self.nbytes + ticket.asked.nbytes > self._limits.nbytes:
+        elif self.tickets and self.nbytes + ticket.nbytes > self._limits.nbytes:
             full = f"{self.nbytes} bytes are waiting already"
         if full is not None:
-            raise OverloadedError(f"{full}: try again in a moment", retry_seconds=retry_seconds)
+            raise OverloadedError(f"{full}: try again in a moment", retry_seconds=retry_seconds())
         self._count(ticket, 1)
 
     def release(self, ticket: Ticket) -> None:
@@ -65,5 +70,5 @@ class Admission:
     def _count(self, ticket: Ticket, sign: int) -> None:
         self.tickets += sign
         self.rows += sign * ticket.rows
-        self.nbytes += sign * ticket.asked.nbytes
+        self.nbytes += sign * ticket.nbytes
         self._task_rows[ticket.flow] += sign * ticket.rows

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from coterie.runtime._engine import Engine
 from coterie.runtime._graph import RunOptions
 from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction, Timing
+from coterie.runtime._process import step_back
 from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._merge import Merged, merge
 from coterie.runtime.batching._pace import Pace
@@ -74,7 +74,9 @@ class Batcher:
         self._runs = runs
         self._running: set[asyncio.Task[None]] = set()
         self._observer = observer
-        self._pool = ThreadPoolExecutor(max_workers=runs, thread_name_prefix="coterie-engine")
+        self._pool = ThreadPoolExecutor(
+            max_workers=runs, thread_name_prefix="coterie-engine", initializer=step_back
+        )
         # Texts take long enough to encode that a thread's price does not matter.
         self._reader = (
             ThreadPoolExecutor(max_workers=1, thread_name_prefix="coterie-text")
@@ -152,27 +154,27 @@ class Batcher:
             raise UnavailableError("the server is shutting down: ask another one")
         loop = asyncio.get_running_loop()
         ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, time.perf_counter())
-        waits = self._pace.seconds(self._admission.rows)
-        self._admission.admit(ticket, retry_seconds=max(1.0, waits))
+        self._admission.admit(ticket, self._retry_seconds)
         self._idle.clear()
         self._queue.push(ticket)
         # Whoever is ready in this turn of the loop joins before the engine is started.
         loop.call_soon(self._start)
+        clock = None if seconds is None else loop.call_later(seconds, _expire, ticket.answer, seconds)
         try:
-            async with asyncio.timeout(seconds):
-                return await ticket.answer
-        except TimeoutError as error:
-            raise DeadlineError(
-                f"no answer within {seconds:g} seconds: give it more time, or ask less at once"
-            ) from error
+            return await ticket.answer
         finally:
-            ticket.answer.cancel()
+            if clock is not None:
+                clock.cancel()
+            ticket.leave()
             self._admission.release(ticket)
             if not self._admission.tickets:
                 self._idle.set()
 
+    def _retry_seconds(self) -> float:
+        return max(1.0, self._pace.seconds(self._admission.rows))
+
     def _shape(self, asked: Asked) -> Shape:
-        return tuple(self._dims(name, tensor.shape[1:]) for name, tensor in asked.inputs.items())
+        return tuple([self._dims(name, tensor.shape[1:]) for name, tensor in asked.inputs.items()])
 
     def _dims(self, name: str, dims: tuple[int, ...]) -> tuple[int, ...]:
         # Sequences of about the same length are padded to the longest: at most twice as long.
@@ -195,14 +197,14 @@ class Batcher:
         loop = asyncio.get_running_loop()
         stop, wanted = RunOptions(), len(tickets)
 
-        def gone(answer: asyncio.Future[Prediction]) -> None:
+        def leave() -> None:
             nonlocal wanted
             wanted -= 1
-            if not wanted and answer.cancelled():
+            if not wanted:  # of no use where all have their answers, and no harm
                 stop.terminate = True
 
         for ticket in tickets:
-            ticket.answer.add_done_callback(gone)
+            ticket.leave = leave
         answers: Answers
         try:
             answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
@@ -238,26 +240,43 @@ class Batcher:
                 inputs=merged.asked.distinct,
                 seconds=seconds,
             )
-        answers = [
-            self._conclude(each.asked, merged, number, scores, probabilities)
-            for number, each in enumerate(tickets)
-        ]
+        try:
+            self.engine.check(merged.asked, scores, probabilities)
+            sound = True
+        except CoterieError:
+            sound = False  # somebody's are not; whose they are is found one by one
+        timings = (Timing(each.arrived, began, seconds, len(merged.asked)) for each in tickets)
         return [
-            replace(answer, timing=Timing(each.arrived, began, seconds, len(merged.asked)))
-            if isinstance(answer, Prediction)
-            else answer
-            for each, answer in zip(tickets, answers, strict=True)
+            self._conclude(each.asked, merged, number, scores, probabilities, timing, sound=sound)
+            for number, (each, timing) in enumerate(zip(tickets, timings, strict=True))
         ]
 
     def _conclude(
-        self, asked: Asked, merged: Merged, number: int, scores: Floats, probabilities: Floats | None
+        self,
+        asked: Asked,
+        merged: Merged,
+        number: int,
+        scores: Floats,
+        probabilities: Floats | None,
+        timing: Timing,
+        *,
+        sound: bool,
     ) -> Prediction | CoterieError:
         own = merged.cut(scores, number, words=self._tagging)
         shares = None if probabilities is None else merged.cut(probabilities, number, words=self._tagging)
         try:
-            return self.engine.conclude(asked, own, shares)
+            if not sound:
+                self.engine.check(asked, own, shares)
+            return self.engine.assemble(asked, own, shares, timing)
         except Exception as error:
             return _failure(error)
+
+
+def _expire(answer: asyncio.Future[Prediction], seconds: float) -> None:
+    if not answer.done():
+        answer.set_exception(
+            DeadlineError(f"no answer within {seconds:g} seconds: give it more time, or ask less at once")
+        )
 
 
 def _failure(error: Exception) -> CoterieError:

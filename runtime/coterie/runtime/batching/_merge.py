@@ -49,12 +49,13 @@ def merge(requests: Sequence[Asked]) -> Merged:
             tensors = [_padded(each, max(lengths)) for each in tensors]
         joined[name] = np.concatenate(tensors)
     offsets = np.cumsum([0, *(asked.distinct for asked in requests)])
-    row = np.concatenate([asked.row + start for asked, start in zip(requests, offsets, strict=False)])
+    lines = [len(asked) for asked in requests]
+    row = np.concatenate([asked.row for asked in requests]) + np.repeat(offsets[:-1], lines)
     task = np.concatenate([asked.task for asked in requests])
     distinct, place = _distinct(list(joined.values()))
     if len(distinct) < len(place):
         joined, row = {name: each[distinct] for name, each in joined.items()}, place[row]
-    first = np.cumsum([0, *(len(asked) for asked in requests)])
+    first = np.cumsum([0, *lines])
     return Merged(Asked(joined, row, task), tuple(first.tolist()), lengths)
 
 

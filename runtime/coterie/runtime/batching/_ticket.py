@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from coterie.runtime._asked import Asked
@@ -25,6 +26,7 @@ class Ticket:
         shape: What only requests of the same can be batched with.
         priority: 0 goes first, whatever else waits.
         arrived: When it came, on the clock of ``time.perf_counter``: a loop's own may count in milliseconds.
+        leave: Called when nobody waits for it any more, answered or not.
     """
 
     asked: Asked
@@ -32,11 +34,16 @@ class Ticket:
     shape: Shape
     priority: int
     arrived: float
+    leave: Callable[[], None] = lambda: None
     flow: int = field(init=False)
     rows: int = field(init=False)
     """Questions and inputs, whichever are more: what its run costs, and at least 1."""
+    nbytes: int = field(init=False)
+    """What its questions hold while they wait."""
 
     def __post_init__(self) -> None:
-        same = self.asked.spec is not None and len(self.asked) > 0
+        questions = len(self.asked)
+        same = self.asked.spec is not None and questions > 0
         self.flow = int(self.asked.task[0]) if same else MANY
-        self.rows = max(1, len(self.asked), self.asked.distinct)
+        self.rows = max(1, questions, self.asked.distinct)
+        self.nbytes = self.asked.nbytes

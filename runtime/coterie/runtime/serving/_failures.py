@@ -59,6 +59,11 @@ _KINDS: tuple[tuple[type[CoterieError], Failure], ...] = (
 _INTERNAL = Failure("internal", 500, "INTERNAL")
 
 
+def not_ready() -> UnavailableError:
+    """Return the error of a question that comes before the models are loaded."""
+    return UnavailableError("the server is not ready yet: try again in a second")
+
+
 def failure_of(error: BaseException) -> Failure:
     """Return what an error is called."""
     return next((failure for kind, failure in _KINDS if isinstance(error, kind)), _INTERNAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from coterie.runtime._bundle import Bundle, load_bundle
@@ -55,13 +56,6 @@ def check_served(
     return store.path
 
 
-def _check_weighted(bundle: Bundle, tasks: Iterable[str]) -> None:
-    names = {task.name for task in bundle.tasks}
-    unknown = [f"{task!r} is no task of the bundle" for task in tasks if task not in names]
-    if unknown:
-        raise ConfigError("the weights of the tasks are wrong", unknown)
-
-
 def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower | None]:
     """Load and warm what the settings name; of a store also what keeps the models as the store says.
 
@@ -72,36 +66,8 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
     if settings.bundle is None:
         raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
 
-    def load(path: Path) -> Engine:
-        engine = Engine(
-            load_bundle(path, public_key=settings.public_key),
-            weights=settings.weights,
-            session_bytes=settings.session_bytes,
-            providers=_PROVIDERS[settings.device],
-            threads=settings.threads,
-        )
-        engine.warm()
-        return engine
-
-    def batcher(engine: Engine, number: str) -> Batcher:
-        limits = Limits(
-            rows=settings.max_waiting_rows,
-            task_rows=settings.max_task_rows,
-            nbytes=settings.max_waiting_bytes,
-        )
-        return Batcher(
-            engine,
-            limits=limits,
-            runs=settings.runs,
-            target=settings.run_seconds,
-            # A version may lack a task that others have.
-            weights={
-                task.name: settings.task_weights[task.name]
-                for task in engine.bundle.tasks
-                if task.name in settings.task_weights
-            },
-            observer=metrics.version(number, engine.bundle.manifest.plan),
-        )
+    load = partial(_engine, settings)
+    batcher = partial(_batcher, settings, metrics)
 
     def models_of(engine: Engine, number: str) -> Models:
         return Models(
@@ -128,3 +94,45 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
         observer=metrics,
     )
     return models, follower
+
+
+def _engine(settings: Settings, path: Path) -> Engine:
+    """Return the engine of a bundle, verified and warm."""
+    engine = Engine(
+        load_bundle(path, public_key=settings.public_key),
+        weights=settings.weights,
+        session_bytes=settings.session_bytes,
+        providers=_PROVIDERS[settings.device],
+        threads=settings.threads,
+    )
+    engine.warm()
+    return engine
+
+
+def _batcher(settings: Settings, metrics: Metrics, engine: Engine, number: str) -> Batcher:
+    """Return the batcher in front of a version's engine."""
+    limits = Limits(
+        rows=settings.max_waiting_rows,
+        task_rows=settings.max_task_rows,
+        nbytes=settings.max_waiting_bytes,
+    )
+    return Batcher(
+        engine,
+        limits=limits,
+        runs=settings.runs,
+        target=settings.run_seconds,
+        # A version may lack a task that others have.
+        weights={
+            task.name: settings.task_weights[task.name]
+            for task in engine.bundle.tasks
+            if task.name in settings.task_weights
+        },
+        observer=metrics.version(number, engine.bundle.manifest.plan),
+    )
+
+
+def _check_weighted(bundle: Bundle, tasks: Iterable[str]) -> None:
+    names = {task.name for task in bundle.tasks}
+    unknown = [f"{task!r} is no task of the bundle" for task in tasks if task not in names]
+    if unknown:
+        raise ConfigError("the weights of the tasks are wrong", unknown)

@@ -38,22 +38,26 @@ class QuestionLoss:
         Returns:
             The losses ``[B]`` and whether each question has any label ``[B]``.
         """
+        if len(self._present) == 1:
+            return self._of_kind(self._present[0], scores, target, task)
         losses = scores.new_zeros(len(task))
         labelled = torch.ones(len(task), dtype=torch.bool, device=task.device)
         for number in self._present:
             chosen = (self._kind[task] == number).nonzero().flatten()
             if len(chosen) == 0:
                 continue
-            valid = self._valid[task[chosen]]
-            if number == 0:
-                loss, has_label = self._classification(scores[chosen], target[chosen, 0], valid)
-            elif _KINDS[number] == "tagging":
-                loss, has_label = self._tagging(scores[chosen], target[chosen], valid)
-            else:
-                loss, has_label = self._columns(number, scores[chosen], target[chosen], valid, task[chosen])
+            loss, has_label = self._of_kind(number, scores[chosen], target[chosen], task[chosen])
             losses = losses.index_copy(0, chosen, loss)
             labelled[chosen] = has_label
         return losses, labelled
+
+    def _of_kind(self, number: int, scores: Tensor, target: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        valid = self._valid[task]
+        if number == 0:
+            return self._classification(scores, target[:, 0], valid)
+        if _KINDS[number] == "tagging":
+            return self._tagging(scores, target, valid)
+        return self._columns(number, scores, target, valid, task)
 
     def _classification(self, scores: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         known = ~torch.isnan(target)

@@ -231,17 +231,12 @@ class GatedStage(BankStage):
         # Questions that learn come first, and so do their needs.
         taught = int((question < learning).sum())
         features = self._features(state.values, pairs, pairs.index[:taught])
-        share = weight[question, slot]
-        mixed = features.new_zeros((learning, *features.shape[1:])).index_add(
-            0,
-            question[:taught],
-            features.index_select(0, pairs.index[:taught])
-            * share[:taught].reshape(-1, *[1] * (features.dim() - 1)),
-        )
+        share, count = weight[question, slot], chosen.sum(dim=1)
+        mixed = _mix(features, pairs.index[:taught], share[:taught], count[:learning])
         if learning < len(task):
-            mixing = torch.stack([question[taught:] - learning, pairs.index[taught:]])
-            size = (len(task) - learning, len(features))
-            mixed = torch.cat([mixed, _mix(mixing, share[taught:], size, features)])
+            with torch.no_grad():
+                rest = _mix(features, pairs.index[taught:], share[taught:], count[learning:])
+            mixed = torch.cat([mixed, rest])
         return State(mixed, torch.arange(len(task), device=task.device) if answer is None else answer)
 
     def _features(self, values: Tensor, pairs: Pairs, needed: Tensor) -> Tensor:
@@ -292,12 +287,18 @@ class GatedStage(BankStage):
         }
 
 
-@torch.no_grad()
-def _mix(mixing: Tensor, weights: Tensor, size: tuple[int, int], features: Tensor) -> Tensor:
-    """Multiply features ``[P, ...]`` by a sparse matrix ``size`` of weights at ``mixing [2, E]``.
+def _mix(features: Tensor, index: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    """Add up weighted features ``[P, ...]``, ``-> [Q, ...]``.
 
-    There are many questions of one input here: features as often as they are needed would fill the memory.
+    There may be many questions about one input: features as often as they are needed would fill the memory.
+
+    Args:
+        features: ``[P, ...]``.
+        index: ``[E]`` int64, the features needed, question by question.
+        weights: ``[E]``, their weights.
+        count: ``[Q]`` int64, how many of them are each question's; 0 gives zeros.
     """
-    matrix = torch.sparse_coo_tensor(mixing, weights, size, check_invariants=False)
-    mixed: Tensor = torch.sparse.mm(matrix, features.flatten(1))
-    return mixed.reshape(size[0], *features.shape[1:])
+    flat = features.flatten(1)
+    start = count.cumsum(0) - count
+    mixed = nn.functional.embedding_bag(index, flat, start, mode="sum", per_sample_weights=weights)
+    return mixed.reshape(len(count), *features.shape[1:])

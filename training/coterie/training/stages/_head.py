@@ -80,9 +80,8 @@ class HeadStage(Stage):
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Return scores ``[B, (L,) C]``, one state a question; columns past a task's own width are 0."""
-        values = state.values.index_select(0, state.position)
-        sequences = values if values.dim() == 3 else values.unsqueeze(1)
-        scores = values.new_zeros((*sequences.shape[:2], self.width))
+        sequences = state.values if state.values.dim() == 3 else state.values.unsqueeze(1)
+        scores = sequences.new_zeros((len(task), sequences.shape[1], self.width))
         for number, width in enumerate(self.group_widths):
             question = (self.group[task] == number).nonzero().flatten()
             if len(question) == 0:
@@ -93,10 +92,11 @@ class HeadStage(Stage):
             needed, sizes = torch.unique_consecutive(member, return_counts=True)
             if len(needed) < len(self.weights[number]):
                 weights = {name: weight.index_select(0, needed) for name, weight in weights.items()}
-            answer = run_ragged(_heads, weights, sequences.index_select(0, question), sizes)
+            asked = sequences.index_select(0, state.position[question])
+            answer = run_ragged(_heads, weights, asked, sizes)
             scores = scores.index_copy(0, question, nn.functional.pad(answer, (0, self.width - width)))
         scores = scores * self.scale[task].unsqueeze(1) + self.shift[task].unsqueeze(1)
-        scores = scores if values.dim() == 3 else scores.squeeze(1)
+        scores = scores if state.values.dim() == 3 else scores.squeeze(1)
         return State(scores, torch.arange(len(task), device=task.device))
 
     def plan(self) -> StagePlan:
@@ -133,4 +133,4 @@ class HeadStage(Stage):
 def _heads(weights: Weights, states: Tensor) -> Tensor:
     """Answer ``[b, rows, L, D]`` by the heads ``[b, D, C]``, ``-> [b, rows, L, C]``."""
     answers = torch.baddbmm(weights["bias"].unsqueeze(1), states.flatten(1, 2), weights["weight"])
-    return answers.unflatten(1, states.shape[1:3])
+    return answers.reshape(*states.shape[:3], -1)

@@ -13,7 +13,13 @@ from coterie.runtime.serving.access._callers import ANYBODY, Caller
 from coterie.runtime.serving.grpc._protocol import messages
 from coterie.runtime.serving.models._classification import classes_of
 from coterie.runtime.serving.models._metadata import ModelInfo
-from coterie.runtime.serving.models._questions import Answer, Question, priority_of, timeout_of
+from coterie.runtime.serving.models._questions import (
+    Answer,
+    Question,
+    check_parameters,
+    priority_of,
+    timeout_of,
+)
 from coterie.runtime.serving.models._tensors import Tensor, from_raw, from_values, to_raw
 
 _CONTENTS = {
@@ -21,7 +27,6 @@ _CONTENTS = {
     "INT64": "int64_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
     "UINT64": "uint64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-_UNSUPPORTED = ("shared_memory_region",)
 
 
 def reader(name: str) -> Callable[[bytes], Any]:
@@ -69,7 +74,7 @@ def decode(request: Any, caller: Caller = ANYBODY) -> Question:
         name = entry.name
         if name in inputs:
             raise InvalidInputError(f"input {name!r} is there twice")
-        _check_parameters(entry, f"input {name!r}")
+        check_parameters(entry.parameters, f"input {name!r}")
         shape = list(entry.shape)
         if not raws:
             inputs[name] = from_values(name, entry.datatype, shape, _values(entry))
@@ -82,7 +87,7 @@ def decode(request: Any, caller: Caller = ANYBODY) -> Question:
     classes = {}
     for output in request.outputs:
         of = f"output {output.name!r}"
-        _check_parameters(output, of)
+        check_parameters(output.parameters, of)
         classes[output.name] = classes_of(_parameter(output, "classification"), of)
     timeout = timeout_of(_parameter(request, "timeout"))
     priority = priority_of(_parameter(request, "priority"))
@@ -154,10 +159,3 @@ def _parameter(entry: Any, name: str) -> Any:
         return None
     given = entry.parameters[name]
     return getattr(given, given.WhichOneof("parameter_choice") or "string_param")
-
-
-def _check_parameters(entry: Any, of: str) -> None:
-    for name in _UNSUPPORTED:
-        if name in entry.parameters:
-            # Unlike other parameters these change what the data means, so they cannot be passed over.
-            raise InvalidInputError(f"{of[:100]}: this server has no {name!r}")

@@ -7,7 +7,7 @@ import json
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
-from starlette.types import Receive, Send
+from starlette.types import Receive, Scope, Send
 
 from coterie.runtime.serving._failures import (
     GoneError,
@@ -17,6 +17,7 @@ from coterie.runtime.serving._failures import (
     message_of,
     retry_seconds,
 )
+from coterie.runtime.serving.access._callers import ANYBODY, Caller
 
 T = TypeVar("T")
 Headers = Mapping[bytes, bytes]
@@ -25,6 +26,14 @@ Headers = Mapping[bytes, bytes]
 CALLER = "coterie.caller"
 """Where a scope holds who asks."""
 JSON = b"application/json"
+_PATIENCE = 0.1
+"""Seconds for which a client waits before it is looked whether it still does."""
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Return who asks, as the front has found out."""
+    caller: Caller = scope.get(CALLER, ANYBODY)
+    return caller
 
 
 def too_large(limit: int) -> TooLargeError:
@@ -71,7 +80,8 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         GoneError: If it is gone.
     """
-    asking = asyncio.current_task()
+    loop, asking = asyncio.get_running_loop(), asyncio.current_task()
+    watcher: asyncio.Task[None] | None = None
     gone = False
 
     async def watch() -> None:
@@ -82,8 +92,12 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         if asking is not None:
             asking.cancel()
 
-    # The work is done in the task that there is already: a second one for each request would cost more.
-    watcher = asyncio.ensure_future(watch())
+    def look() -> None:
+        nonlocal watcher
+        watcher = loop.create_task(watch())
+
+    # Most have their answer long before; a task for each of them would cost a tenth of all that it takes.
+    patience = loop.call_later(_PATIENCE, look)
     try:
         return await work
     except asyncio.CancelledError:
@@ -91,7 +105,9 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
             raise
         raise GoneError("the client went away before its answer was there") from None
     finally:
-        watcher.cancel()
+        patience.cancel()
+        if watcher is not None:
+            watcher.cancel()
 
 
 async def respond(

@@ -6,13 +6,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coterie.runtime.serving.observing._calls import CARRIED, REQUEST_ID, Calls
 
-_CALLED = "coterie.called"
-"""Where a scope says that a middleware of this kind has seen it."""
 _WANTED = frozenset(name.encode() for name in (REQUEST_ID, *CARRIED))
 
 
 class CallMiddleware:
-    """ASGI middleware that makes a call of every HTTP request and sends its id back; mounted twice, once."""
+    """ASGI middleware that makes a call of every HTTP request and sends its id back."""
 
     def __init__(self, app: ASGIApp, calls: Calls) -> None:
         self._app = app
@@ -20,11 +18,9 @@ class CallMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or _CALLED in scope:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # The scope knows, and not the context: a request may begin in the context of the one before it.
-        scope[_CALLED] = True
         headers = [
             (name.decode("ascii"), value.decode("latin-1"))
             for name, value in scope["headers"]

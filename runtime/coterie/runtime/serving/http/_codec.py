@@ -13,10 +13,15 @@ from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving.access._callers import ANYBODY, Caller
 from coterie.runtime.serving.models._classification import classes_of
 from coterie.runtime.serving.models._metadata import ModelInfo, TensorInfo
-from coterie.runtime.serving.models._questions import Answer, Question, priority_of, timeout_of
+from coterie.runtime.serving.models._questions import (
+    Answer,
+    Question,
+    check_parameters,
+    priority_of,
+    timeout_of,
+)
 from coterie.runtime.serving.models._tensors import Tensor, from_json, from_raw, to_json, to_raw
 
-_UNSUPPORTED = ("shared_memory_region",)
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 
 
@@ -114,7 +119,7 @@ def encode(answer: Answer, asked: Asked) -> tuple[bytes, int | None]:
     }
     if asked.id:
         response["id"] = asked.id
-    head = json.dumps(response, ensure_ascii=False, separators=(",", ":")).encode()
+    head = _ENCODER.encode(response).encode()
     return (head, None) if not raws else (b"".join([head, *raws]), len(head))
 
 
@@ -157,7 +162,7 @@ def _split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 
 def _object(head: bytes) -> dict[str, Any]:
     try:
-        request = json.loads(head, parse_constant=_no_constant)
+        request = _DECODER.decode(head.decode(json.detect_encoding(head), "surrogatepass"))
     except RecursionError as error:
         raise InvalidInputError("the request is nested too deeply") from error
     except ValueError as error:
@@ -178,6 +183,11 @@ def _is_text(value: str) -> bool:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+# ``json.loads`` and ``json.dumps`` would make one for each request.
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def _inputs(request: dict[str, Any], tail: memoryview) -> tuple[dict[str, Tensor], int]:
@@ -221,8 +231,5 @@ def _parameters(entry: dict[str, Any], of: str) -> dict[str, Any]:
         return {}
     if not isinstance(parameters, dict):
         raise InvalidInputError(f"'parameters' of {of[:100]} is an object")
-    for name in _UNSUPPORTED:
-        if name in parameters:
-            # Unlike other parameters these change what the data means, so they cannot be passed over.
-            raise InvalidInputError(f"{of[:100]}: this server has no {name!r}")
+    check_parameters(parameters, of)
     return parameters

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coterie.runtime.errors import UnavailableError
+from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving.access._callers import ANYBODY, Access
 from coterie.runtime.serving.http._asgi import CALLER, Headers, respond, respond_error
 from coterie.runtime.serving.http._infer import PREFIX, SUFFIX, infer
@@ -69,7 +69,7 @@ class Front:
             if path.startswith(PREFIX) and path.endswith(SUFFIX):
                 models = self._models()
                 if models is None:
-                    raise UnavailableError("the server is not ready yet: try again in a second")
+                    raise not_ready()
                 await infer(scope, headers, receive, send, models=models, caller=caller, limit=self._max_body)
                 return
         except Exception as error:

@@ -13,13 +13,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from coterie.runtime.errors import UnavailableError
-from coterie.runtime.serving._failures import RefusedError, message_of
-from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving._failures import RefusedError, message_of, not_ready
 from coterie.runtime.serving.http import _codec as codec
-from coterie.runtime.serving.http._asgi import CALLER, error_headers
+from coterie.runtime.serving.http._asgi import caller_of, error_headers
 from coterie.runtime.serving.http._limits import BodyLimit
-from coterie.runtime.serving.http._openapi import PAGE, described
+from coterie.runtime.serving.http._openapi import POLICY, described, page
 from coterie.runtime.serving.http._typed import TypedApi
 from coterie.runtime.serving.models._metadata import EXTENSIONS, PLATFORM, ModelInfo
 from coterie.runtime.serving.models._models import Models
@@ -107,7 +105,7 @@ class _Pages:
     def _models(self) -> Models:
         models = self._find()
         if models is None:
-            raise UnavailableError("the server is not ready yet: try again in a second")
+            raise not_ready()
         return models
 
     def _is_ready(self) -> bool:
@@ -117,7 +115,7 @@ class _Pages:
     def _info(self, request: Request) -> ModelInfo:
         """Return the metadata of the model that a request is about."""
         params = request.path_params
-        return self._models().info(params["model"], params.get("version", ""), _caller(request))
+        return self._models().info(params["model"], params.get("version", ""), caller_of(request.scope))
 
     async def server(self, _: Request) -> Response:
         return JSONResponse({"name": "coterie", "version": self._version, "extensions": list(EXTENSIONS)})
@@ -136,14 +134,18 @@ class _Pages:
         return PlainTextResponse("\n", status_code=200 if self._is_ready() else 503)
 
     async def metrics(self, request: Request) -> Response:
-        if not _caller(request).metrics:
+        if not caller_of(request.scope).metrics:
             raise RefusedError("this key may not read the metrics: make one with 'coterie key --metrics'")
         if self._exposition is None:
             return await self.nothing(request)
         return Response(await self._exposition(), headers={"content-type": CONTENT_TYPE})
 
     async def people(self, request: Request) -> Response:
-        return await self.nothing(request) if self._spec is None else HTMLResponse(PAGE)
+        return (
+            await self.nothing(request)
+            if self._spec is None
+            else HTMLResponse(page(), headers={"content-security-policy": POLICY})
+        )
 
     async def openapi(self, request: Request) -> Response:
         if self._spec is None:
@@ -153,7 +155,7 @@ class _Pages:
         return JSONResponse(described(self._spec(), tasks, keys=self._keys))
 
     async def tasks(self, request: Request) -> Response:
-        return JSONResponse(TypedApi(self._models()).tasks(_caller(request)).model_dump())
+        return JSONResponse(TypedApi(self._models()).tasks(caller_of(request.scope)).model_dump())
 
     async def versions(self, _: Request) -> Response:
         return JSONResponse(TypedApi(self._models()).versions().model_dump())
@@ -169,14 +171,14 @@ class _Pages:
         return JSONResponse({"model_stats": self._models().statistics(name, wanted)})
 
     async def all_statistics(self, request: Request) -> Response:
-        models, caller = self._models(), _caller(request)
+        models, caller = self._models(), caller_of(request.scope)
         if "stats" in models.names:  # a task of that name keeps its address
             return JSONResponse(codec.metadata(models.info("stats", caller=caller), PLATFORM))
         return JSONResponse({"model_stats": caller.seen(models.statistics())})
 
     async def index(self, request: Request) -> Response:
         entries = index(self._models(), ready=codec.only_ready(await request.body()))
-        return JSONResponse(_caller(request).seen(entries))
+        return JSONResponse(caller_of(request.scope).seen(entries))
 
     async def refused(self, _: Request) -> Response:
         refuse_to_load()
@@ -193,11 +195,6 @@ def error_response(error: Exception) -> Response:
     """Return the response to an error; it never holds a path or a stack trace."""
     status, headers = error_headers(error)
     return JSONResponse({"error": message_of(error)}, status_code=status, headers=dict(headers))
-
-
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.scope.get(CALLER, ANYBODY)
-    return caller
 
 
 def _safe(handler: Handler) -> Handler:

@@ -12,12 +12,12 @@ from typing import Any, Literal, Protocol, TypeVar
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime.batching import Batcher
-from coterie.runtime.errors import UnavailableError, UnknownTaskError
-from coterie.runtime.serving._failures import failure_of
+from coterie.runtime.errors import UnknownTaskError
+from coterie.runtime.serving._failures import failure_of, not_ready
 from coterie.runtime.serving.access._callers import ANYBODY, Caller
 from coterie.runtime.serving.models._metadata import VERSION, ModelInfo
 from coterie.runtime.serving.models._questions import Answer, Question
-from coterie.runtime.serving.models._shadow import Shadow
+from coterie.runtime.serving.models._shadow import Shadow, ShadowObserver
 from coterie.runtime.serving.models._sizes import LONGEST_TEXT
 from coterie.runtime.serving.models._version import Version
 from coterie.runtime.serving.observing._calls import Done, current_call
@@ -26,14 +26,11 @@ from coterie.runtime.serving.observing._statistics import Told
 T = TypeVar("T")
 
 
-class Observer(Protocol):
-    """Is told of every request, for metrics."""
+class Observer(ShadowObserver, Protocol):
+    """Is told of every request, and of every comparison with a shadow, for metrics."""
 
     def observe(self, done: Done) -> None:
         """Take note of one request."""
-
-    def shadowed(self, *, version: str, outcome: str) -> None:
-        """Take note of how a version's answer compares with the one that was given."""
 
 
 class Models:
@@ -88,11 +85,6 @@ class Models:
     def bundle(self) -> Bundle:
         """The bundle that is served."""
         return self._current.bundle
-
-    @property
-    def batcher(self) -> Batcher:
-        """The served version's batcher."""
-        return self._current.batcher
 
     @property
     def names(self) -> list[str]:
@@ -179,7 +171,7 @@ class Models:
         try:
             version = self._choose(model, number)
             if not self.ready:
-                raise UnavailableError("the server is not ready yet: try again in a second")
+                raise not_ready()
             with version.held():
                 answer, prediction = await work(version)
             outcome, asked, timing = "ok", len(prediction), prediction.timing

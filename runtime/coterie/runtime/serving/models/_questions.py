@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ PRIORITY = 2
 """Of a question that names none."""
 _LAST = 3
 """The priority that goes last."""
+_UNSUPPORTED = ("shared_memory_region",)
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,14 @@ def priority_of(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LAST:
         raise InvalidInputError(f"the parameter 'priority' is 1, which goes first, to {_LAST}, or 0")
     return value or PRIORITY
+
+
+def check_parameters(names: Container[str], of: str) -> None:
+    """Check the names of the parameters of a request, an input or an output; most mean nothing here.
+
+    Raises:
+        InvalidInputError: If one would change what the data means, and the server does not have it.
+    """
+    for name in _UNSUPPORTED:
+        if name in names:
+            raise InvalidInputError(f"{of[:100]}: this server has no {name!r}")

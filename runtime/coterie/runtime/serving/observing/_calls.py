@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from coterie.runtime._prediction import Timing
@@ -69,7 +69,7 @@ class Call:
     began: float
     status: str = ""
     done: Done | None = None
-    trace: str = field(default="")
+    trace: str = ""
 
     def suggest(self, name: str) -> None:
         """Take the id that a question itself has, where the call came with none."""
@@ -133,8 +133,8 @@ class Calls:
                 given = value if isinstance(value, str) and _ID.fullmatch(value) else ""
             elif name in CARRIED:
                 carrier[name] = str(value)
-        own = given or f"{random.getrandbits(128):032x}"
         # An id is a name and no secret.
+        own = given or f"{random.getrandbits(128):032x}"
         call = Call(transport, what[:_WHAT], own, bool(given), carrier, time.perf_counter())
         if found := _TRACE.fullmatch(carrier.get("traceparent", "")):
             call.trace = found[1]
