@@ -18,13 +18,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import psutil
 import uvloop
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.common import write_result
 from benchmarks.serving.clients import connect
+from benchmarks.serving.cores import pss
 from benchmarks.serving.engine import make_bundle
 from benchmarks.serving.questions import Questions, Transport
 from coterie.runtime import Engine, load
@@ -34,12 +34,6 @@ MEBI = 1024 * 1024
 MIX: tuple[Transport, ...] = ("binary", "binary", "json", "grpc")
 """What each of four clients asks by."""
 SAMPLES = 200
-
-
-def pss(pid: int) -> int:
-    """Return the proportional set size in bytes of a process and all it started."""
-    server = psutil.Process(pid)
-    return sum(each.memory_full_info().pss for each in (server, *server.children(recursive=True)))
 
 
 async def ask(

@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import psutil
 import uvloop
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +29,7 @@ from benchmarks.common import write_result
 from benchmarks.peers import environment
 from benchmarks.peers.mlserver import Tuning, running_mlserver
 from benchmarks.serving.clients import connect
+from benchmarks.serving.cores import cpu_seconds, pinned
 from benchmarks.serving.engine import make_bundle
 from benchmarks.serving.loops import Measured, closed_loop, open_loop
 from benchmarks.serving.questions import TRANSPORTS, Questions, Traffic, Transport, decode
@@ -99,9 +98,9 @@ class Asker:
         try:
             for connection in connections:
                 await connection.ask(self._streams[key][0])
-            before = _cpu(at.pid)
+            before = cpu_seconds(at.pid)
             result: Measured = await ask(shared, itertools.cycle(self._streams[key]))
-            result.server_cpu = _cpu(at.pid) - before
+            result.server_cpu = cpu_seconds(at.pid) - before
             return result
         finally:
             for connection in connections:
@@ -186,14 +185,14 @@ def main() -> None:
             [task.name for task in engine.tasks], spec.name, [dim or 1 for dim in spec.shape[1:]]
         )
         asker = Asker(questions, engine, chosen.seconds)
-        ours = _pinned(stack, cores, running_server(engine.bundle.path, threads=1))
+        ours = pinned(stack, cores, running_server(engine.bundle.path, threads=1))
         peers: dict[str, Addresses] = {}
         others: dict[str, ExitStack] = {}
         for number, (name, tuning) in enumerate(TUNINGS.items()):
             folder = Path(scratch) / f"mlserver-{number}"
             folder.mkdir()
             others[name] = stack.enter_context(ExitStack())
-            peers[name] = _pinned(
+            peers[name] = pinned(
                 others[name], cores, running_mlserver(programs, engine.bundle, folder, tuning)
             )
         rates = measured_tunings(asker, peers, chosen.rounds)
@@ -216,22 +215,6 @@ def main() -> None:
     }
     if chosen.bundle is None:
         print(write_result("serving_load", result))
-
-
-def _pinned(stack: ExitStack, cores: tuple[int, int], server: AbstractContextManager[Addresses]) -> Addresses:
-    """Start a server on its core, and go on on the client's."""
-    os.sched_setaffinity(0, {cores[0]})
-    try:
-        return stack.enter_context(server)
-    finally:
-        os.sched_setaffinity(0, {cores[1]})
-
-
-def _cpu(pid: int) -> float:
-    """Return the seconds that a process, and all that it started, have computed."""
-    server = psutil.Process(pid)
-    times = [each.cpu_times() for each in (server, *server.children(recursive=True))]
-    return float(sum(each.user + each.system for each in times))
 
 
 def _address(at: Addresses, transport: Transport) -> str:

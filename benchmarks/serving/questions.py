@@ -113,7 +113,12 @@ class Questions:
 
     def stream(self, transport: Transport, traffic: Traffic, count: int, seed: int) -> list[bytes]:
         """Return so many requests in the order in which they are sent."""
-        requests = self.encoded(transport)
+        return self.ordered(self.encoded(transport), traffic, count, seed)
+
+    def ordered(
+        self, requests: Sequence[Sequence[bytes]], traffic: Traffic, count: int, seed: int
+    ) -> list[bytes]:
+        """Return so many of the requests that each task has, in the order in which they are sent."""
         picks = np.random.default_rng(seed + 1).integers(self.each, size=count)
         return [
             requests[task][pick]

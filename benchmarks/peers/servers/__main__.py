@@ -28,7 +28,7 @@ from benchmarks.peers import environment, requirements
 from benchmarks.peers.libraries import model_of
 from benchmarks.peers.servers import PEERS
 from benchmarks.peers.servers.asking import Asker, Side
-from benchmarks.peers.servers.bench import UNUSABLE, Bench, best_of, why
+from benchmarks.peers.servers.bench import UNUSABLE, Bench, why
 from benchmarks.peers.servers.comparing import compared
 from benchmarks.peers.servers.peer import Encoding, Peer
 from benchmarks.peers.servers.protocol import oip_request, oip_scores
@@ -55,26 +55,22 @@ def with_peer(
     programs = environment(peer.requirements)
     if isinstance(programs, str):
         return about | {"skipped": programs}
-    about["ways"] = rates = bench.rates(peer, programs)
-    best = best_of(rates)
-    if best is None:
-        return about | {"skipped": next(iter(rates.values()))}
-    way = peer.ways[best]
-    own = ours[way.encoding]
     try:
-        with bench.running(peer, way, programs) as (side, start_seconds):
-            bench.settled_rate(side)
-            found = compared(bench.asker, own, side, loads=chosen.loads, rounds=chosen.rounds)
-            mib = {
-                name: round(pss(at.pid) / MEBIBYTE) for name, at in (("coterie", own.at), ("peer", side.at))
-            }
+        with bench.best_of(peer, programs) as best:
+            about["ways"] = best.rates
+            if best.way is None or best.side is None:
+                return about | {"skipped": next(iter(best.rates.values()))}
+            encoding = peer.ways[best.way].encoding
+            sides = {"coterie": ours[encoding], "peer": best.side}
+            found = compared(bench.asker, **sides, loads=chosen.loads, rounds=chosen.rounds)
+            mib = {name: round(pss(side.at.pid) / MEBIBYTE) for name, side in sides.items()}
     except UNUSABLE as error:
         return about | {"skipped": why(error)}
     return {
         **about,
-        "way": best,
-        "encoding": way.encoding,
-        "start_seconds": round(start_seconds, 1),
+        "way": best.way,
+        "encoding": encoding,
+        "start_seconds": best.start_seconds,
         "mib": mib,
         **found,
     }
@@ -107,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tasks", type=int, nargs="+", default=[20])
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="of each comparison; their answers are pooled")
     parser.add_argument("--clients", type=int, default=32, help="of the closed loop")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.8], help="parts of a peer's most")

@@ -14,7 +14,7 @@ from benchmarks.peers.servers.peer import Floats
 from benchmarks.serving.clients import HttpClient, Reply
 from benchmarks.serving.cores import cpu_seconds
 from benchmarks.serving.loops import Measured, closed_loop, open_loop
-from benchmarks.serving.questions import Questions, Traffic, order
+from benchmarks.serving.questions import Questions, Traffic
 from coterie.runtime import Engine
 from coterie.runtime.serving import Addresses
 
@@ -59,25 +59,23 @@ class Asker:
         """Ask every task once, and compare the numbers with the engine's own."""
         asyncio.run(asyncio.wait_for(self._check(side), PATIENCE))
 
-    def closed(self, side: Side, traffic: Traffic) -> Measured:
+    def closed(self, side: Side, *, traffic: Traffic, seed: int) -> Measured:
         """Ask with clients that wait for their answers."""
 
         async def loop(connections: Sequence[HttpClient], requests: Iterator[bytes]) -> Measured:
             return await closed_loop(connections, requests, self._seconds)
 
-        return self._asked(side, traffic, self._clients, loop)
+        return self._asked(side, self._stream(side, traffic, seed), self._clients, loop)
 
-    def open(self, side: Side, traffic: Traffic, rate: float, seed: int) -> Measured:
+    def open(self, side: Side, *, traffic: Traffic, rate: float, seed: int) -> Measured:
         """Ask at a rate."""
 
         async def loop(connections: Sequence[HttpClient], requests: Iterator[bytes]) -> Measured:
             return await open_loop(connections, requests, rate=rate, seconds=self._seconds, seed=seed)
 
-        return self._asked(side, traffic, OPEN_CLIENTS, loop)
+        return self._asked(side, self._stream(side, traffic, seed), OPEN_CLIENTS, loop)
 
-    def _asked(self, side: Side, traffic: Traffic, clients: int, loop: Loop) -> Measured:
-        stream = self._stream(side, traffic)
-
+    def _asked(self, side: Side, stream: Sequence[bytes], clients: int, loop: Loop) -> Measured:
         async def ask() -> Measured:
             connections = [await HttpClient.open(side.at.http) for _ in range(clients)]
             try:
@@ -91,20 +89,13 @@ class Asker:
 
         return asyncio.run(asyncio.wait_for(ask(), self._seconds + PATIENCE))
 
-    def _stream(self, side: Side, traffic: Traffic) -> list[bytes]:
-        requests = self._requests(side)
-        questions = self._questions
-        tasks = order(traffic, len(questions.tasks), REQUESTS, seed=0)
-        picks = np.random.default_rng(1).integers(questions.each, size=REQUESTS)
-        return [requests[task][pick] for task, pick in zip(tasks, picks, strict=True)]
-
-    def _requests(self, side: Side) -> list[list[bytes]]:
+    def _stream(self, side: Side, traffic: Traffic, seed: int) -> list[bytes]:
         if side not in self._encoded:
             self._encoded[side] = [
                 [side.encode(task, self._name, row[None]) for row in rows]
                 for task, rows in zip(self._questions.tasks, self._questions.rows, strict=True)
             ]
-        return self._encoded[side]
+        return self._questions.ordered(self._encoded[side], traffic, REQUESTS, seed)
 
     async def _check(self, side: Side) -> None:
         client = await HttpClient.open(side.at.http)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,25 @@ from tempfile import TemporaryDirectory
 from benchmarks.peers.servers.asking import Asker, Side
 from benchmarks.peers.servers.peer import Peer, Way
 from benchmarks.peers.starting import NotStartedError
-from benchmarks.serving.cores import pinned
+from benchmarks.serving.cores import halted, pinned
 from coterie.runtime import Bundle
 
 UNUSABLE = (NotStartedError, ConnectionError, TimeoutError)
 """How a peer fails. A wrong answer is a mistake of ours, and ends everything."""
 
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best of a peer's ways, which runs; or none, if it cannot be run in any."""
+
+    rates: Mapping[str, float | str]
+    """Each way's answers a second, or why there are none."""
+    way: str | None = None
+    side: Side | None = None
+    start_seconds: float = 0.0
+    """Until it was ready."""
 
 
 @dataclass(frozen=True)
@@ -33,43 +45,48 @@ class Bench:
     cores: tuple[int, int]
     """The server's and the client's."""
 
-    def rates(self, peer: Peer, programs: Path) -> dict[str, float | str]:
-        """Return each way's answers a second, or why there are none.
-
-        Args:
-            peer: Which.
-            programs: Of its environment.
-        """
-        found: dict[str, float | str] = {}
-        for name, way in peer.ways.items():
-            try:
-                with self.running(peer, way, programs) as (side, _):
-                    found[name] = self.settled_rate(side)
-            except UNUSABLE as error:
-                found[name] = why(error)
-        return found
-
     @contextmanager
-    def running(self, peer: Peer, way: Way, programs: Path) -> Iterator[tuple[Side, float]]:
-        """Run a peer in one way while the ``with`` block lasts; give the seconds until it was ready, too."""
-        with TemporaryDirectory() as folder, ExitStack() as stack:
-            began = time.perf_counter()
-            at = pinned(stack, self.cores, peer.running(programs, self.bundle, Path(folder), way.settings))
-            took = time.perf_counter() - began
-            encode, decode = partial(peer.encode, way.encoding), partial(peer.decode, way.encoding)
-            yield Side(peer.title, at, encode, decode), took
+    def best_of(self, peer: Peer, programs: Path) -> Iterator[Chosen]:
+        """Run a peer in its best way while the ``with`` block lasts; programs are its environment's."""
+        rates: dict[str, float | str] = {}
+        chosen = Chosen(rates)
+        with ExitStack() as kept:
+            for name, way in peer.ways.items():
+                try:
+                    with ExitStack() as stack, _aside(chosen.side):
+                        began = time.perf_counter()
+                        side = self._start(stack, peer, way, programs)
+                        took = round(time.perf_counter() - began, 1)
+                        rates[name] = rate = self.settled_rate(side)
+                        ahead = stack.pop_all() if rate == max(map(_number, rates.values())) else None
+                except UNUSABLE as error:
+                    rates[name] = why(error)
+                    continue
+                if ahead is not None:
+                    kept.close()
+                    kept.push(ahead)
+                    chosen = Chosen(rates, name, side, took)
+            yield chosen
 
     def settled_rate(self, side: Side) -> float:
         """Return how many answers a second a server gives, once its answers are right and it is warm."""
         self.asker.check(side)
-        self.asker.closed(side, "uniform")
-        return round(self.asker.closed(side, "uniform").rate, 1)
+        self.asker.closed(side, traffic="uniform", seed=0)
+        return round(self.asker.closed(side, traffic="uniform", seed=1).rate, 1)
+
+    def _start(self, stack: ExitStack, peer: Peer, way: Way, programs: Path) -> Side:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        at = pinned(stack, self.cores, peer.running(programs, self.bundle, folder, way.settings))
+        return Side(peer.title, at, partial(peer.encode, way.encoding), partial(peer.decode, way.encoding))
 
 
-def best_of(rates: dict[str, float | str]) -> str | None:
-    """Return the way that gives the most answers, if any gives some."""
-    usable = {name: rate for name, rate in rates.items() if isinstance(rate, float)}
-    return max(usable, key=lambda name: usable[name]) if usable else None
+def _aside(side: Side | None) -> AbstractContextManager[None]:
+    """Halt a server, if there is one."""
+    return nullcontext() if side is None else halted(side.at.pid)
+
+
+def _number(rate: float | str) -> float:
+    return rate if isinstance(rate, float) else 0.0
 
 
 def why(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.peers.servers.asking import Asker, Side
@@ -15,30 +16,28 @@ TRAFFICS: tuple[Traffic, ...] = ("uniform", "zipf")
 
 
 def compared(
-    asker: Asker, ours: Side, theirs: Side, *, loads: Sequence[float], rounds: int
+    asker: Asker, coterie: Side, peer: Side, *, loads: Sequence[float], rounds: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Ask both in a closed loop, then in an open one at parts of the rate that theirs has shown."""
+    """Ask both in a closed loop, then in an open one at parts of the rate that the peer has shown."""
     found: dict[str, list[dict[str, Any]]] = {"closed": [], "open": []}
     for traffic in TRAFFICS:
-        row = _in_turn(ours, theirs, rounds, lambda side, _, t=traffic: asker.closed(side, t))
+        row = _in_turn(coterie, peer, rounds, partial(asker.closed, traffic=traffic))
         found["closed"].append({"traffic": traffic, **row})
         for load in loads:
             rate = load * row["peer"]["rate"]
-            row_at = _in_turn(
-                ours, theirs, rounds, lambda side, seed, t=traffic, r=rate: asker.open(side, t, r, seed)
-            )
+            row_at = _in_turn(coterie, peer, rounds, partial(asker.open, traffic=traffic, rate=rate))
             found["open"].append({"traffic": traffic, "load": load, "offered": round(rate, 1), **row_at})
     return found
 
 
-def _in_turn(ours: Side, theirs: Side, rounds: int, ask: Callable[[Side, int], Measured]) -> dict[str, Any]:
+def _in_turn(coterie: Side, peer: Side, rounds: int, ask: Callable[..., Measured]) -> dict[str, Any]:
     """Return each side's figures over all rounds; ratios above 1 say that coterie is better."""
     sides: dict[str, list[Measured]] = {"coterie": [], "peer": []}
     for number in range(rounds):
-        with halted(theirs.at.pid):
-            sides["coterie"].append(ask(ours, number))
-        with halted(ours.at.pid):
-            sides["peer"].append(ask(theirs, number))
+        with halted(peer.at.pid):
+            sides["coterie"].append(ask(coterie, seed=number))
+        with halted(coterie.at.pid):
+            sides["peer"].append(ask(peer, seed=number))
     row: dict[str, Any] = {name: _pooled(each) for name, each in sides.items()}
     row["throughput"] = _ratio(row["coterie"]["rate"], row["peer"]["rate"])
     row["p99"] = _ratio(row["peer"]["p99_ms"], row["coterie"]["p99_ms"])
