@@ -8,7 +8,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HOME = HERE.parent.parent / "build" / "peers"
-INSTALL_SECONDS = 600
+INSTALL_SECONDS = 300
 
 
 def requirements(name: str) -> list[str]:

@@ -1,8 +1,9 @@
 """Training steps a second beside LibMTL: same encoders, batches, loss and optimiser, one thread.
 
 A step is forward, backward and the update of the weights; data, metrics and evaluation are left out on both
-sides. Batches are of two kinds: every input asked of all tasks, and inputs of each task's own (what LibMTL
-calls multi-input), of which a sparse mixture needs k of M experts and a dense one all.
+sides. Batches are of two kinds. With inputs of each task's own (LibMTL's multi-input) a sparse mixture runs
+k of M experts and a dense one all. With every input asked of all tasks, some task needs each expert, and k
+saves nothing.
 
 python -m benchmarks.training.steps
 
@@ -18,7 +19,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, build_model
 from coterie.training.blocks import InputShape
+from coterie.training.draws import GateEstimator
 
 TASKS, CLASSES, ROWS = 20, 2, 64
 """Every batch has ``TASKS * ROWS`` questions, about as many inputs or about ``ROWS``."""
@@ -53,6 +55,7 @@ class Case:
         size, hidden, width: Of an input, and of the layers of an encoder or expert.
         experts: M.
         k: Experts that a task mixes.
+        estimator: How learned gates' gradient is estimated; ``auto`` is the trainer's default.
     """
 
     architecture: str
@@ -63,6 +66,7 @@ class Case:
     width: int
     experts: int = 1
     k: int = 1
+    estimator: GateEstimator = "auto"
 
     def libmtl(self) -> dict[str, Any]:
         """Return LibMTL's side."""
@@ -101,7 +105,7 @@ class Case:
         inputs = torch.randn(ROWS * (TASKS if self.own_inputs else 1), self.size)
         row = torch.arange(ROWS * TASKS) % len(inputs)
         task = torch.arange(TASKS).repeat_interleave(ROWS)
-        step = training_step(model, inputs, classes=CLASSES, row=row, task=task)
+        step = training_step(model, inputs, classes=CLASSES, estimator=self.estimator, row=row, task=task)
         return step, sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -116,17 +120,13 @@ def cases() -> list[Case]:
                 mixture = {"own_inputs": own, "experts": experts, **sizes}
                 found.append(Case(architecture="MMoE", sharing="MMoE", k=experts, **mixture))
                 found.append(Case(architecture="MMoE", sharing="dense mixture", k=experts, **mixture))
-                found.append(Case(architecture="MMoE", sharing="gated", k=experts // 4, **mixture))
-            found.append(
-                Case(
-                    architecture="DSelect_k",
-                    sharing="DSelect-k",
-                    own_inputs=own,
-                    **sizes,
-                    experts=8,
-                    k=2,
-                )
-            )
+                gated = Case(architecture="MMoE", sharing="gated", k=experts // 4, **mixture)
+                found.append(gated)
+                if not own:
+                    # With one question about an input the trainer would choose it anyway.
+                    found.append(replace(gated, estimator="disarm"))
+            selected = {"own_inputs": own, "experts": 8, "k": 2, **sizes}
+            found.append(Case(architecture="DSelect_k", sharing="DSelect-k", **selected))
     # LibMTL's takes shared inputs only; its layers are affine maps of one width.
     found.append(Case(architecture="Cross_stitch", sharing="cross-stitch", own_inputs=False, **small))
     return found
@@ -221,7 +221,7 @@ def main() -> None:
             str(case.k),
             case.architecture,
             f"{result['libmtl']['steps_per_second']:.1f}",
-            case.sharing,
+            case.sharing + (", disarm" if case.estimator == "disarm" else ""),
             f"{result['coterie']['steps_per_second']:.1f}",
             f"{result['times']:.2f}",
         )

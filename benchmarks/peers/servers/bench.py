@@ -1,4 +1,4 @@
-"""Runs a peer in each of its ways, and says which is the best."""
+"""Runs a peer in each of its ways, and keeps the best."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psutil
+
 from benchmarks.peers.servers.asking import Asker, Side
 from benchmarks.peers.servers.peer import Peer, Way
 from benchmarks.peers.starting import NotStartedError
 from benchmarks.serving.cores import halted, pinned
 from coterie.runtime import Bundle
 
-UNUSABLE = (NotStartedError, ConnectionError, TimeoutError)
+UNUSABLE = (NotStartedError, ConnectionError, TimeoutError, psutil.NoSuchProcess)
 """How a peer fails. A wrong answer is a mistake of ours, and ends everything."""
 
 _NAMES_AN_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
+_FOLDERS = re.compile(r"(?:/[\w.+-]+)+/")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Chosen:
     side: Side | None = None
     start_seconds: float = 0.0
     """Until it was ready."""
+    rate: float = 0.0
+    """Its answers a second."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,14 @@ class Bench:
                         side = self._start(stack, peer, way, programs)
                         took = round(time.perf_counter() - began, 1)
                         rates[name] = rate = self.settled_rate(side)
-                        ahead = stack.pop_all() if rate == max(map(_number, rates.values())) else None
+                        ahead = stack.pop_all() if rate > chosen.rate else None
                 except UNUSABLE as error:
                     rates[name] = why(error)
                     continue
                 if ahead is not None:
                     kept.close()
                     kept.push(ahead)
-                    chosen = Chosen(rates, name, side, took)
+                    chosen = Chosen(rates, name, side, took, rate)
             yield chosen
 
     def settled_rate(self, side: Side) -> float:
@@ -85,12 +90,8 @@ def _aside(side: Side | None) -> AbstractContextManager[None]:
     return nullcontext() if side is None else halted(side.at.pid)
 
 
-def _number(rate: float | str) -> float:
-    return rate if isinstance(rate, float) else 0.0
-
-
 def why(error: BaseException) -> str:
-    """Return what went wrong in a line: of a log the last one that names an error."""
+    """Return what went wrong in a line: of a log the last one that names an error, without folders."""
     lines = str(error).strip().splitlines() or [""]
     named = [line for line in lines if _NAMES_AN_ERROR.match(line)] or lines
-    return f"{type(error).__name__}: {named[-1].strip()[:200]}"
+    return f"{type(error).__name__}: {_FOLDERS.sub('', named[-1].strip())[:200]}"

@@ -15,7 +15,7 @@ def _encode(encoding: Encoding, task: str, name: str, rows: Floats) -> bytes:
 
 
 PEER = Peer(
-    title="KServe's Python server",
+    title="KServe",
     requirements="kserve",
     ways={
         "JSON": Way(settings={"binary": False}),

@@ -11,7 +11,7 @@ from benchmarks.peers.servers.peer import Peer, Way, script_server
 from benchmarks.peers.servers.protocol import oip_request, oip_scores
 
 PEER = Peer(
-    title="Triton (PyTriton)",
+    title="Triton",
     requirements="pytriton",
     ways={
         "batches of what waits": Way(settings={"batch_rows": 32, "delay_microseconds": 0}, encoding="binary"),

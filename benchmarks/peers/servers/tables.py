@@ -13,7 +13,7 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
     """Print what each can do, and how long answers take at the same load; above 1 coterie is better."""
     running = Table("peer", "its best way", "encoding", "MiB", "coterie's")
     closed = Table(
-        *("peer", "traffic", "a second", "coterie's", "ratio", "p99 ms", "coterie's", "core ms", "coterie's"),
+        *("peer", "traffic", "a second", "coterie's", "ratio", "p99 ms", "coterie's"),
         title="closed loop",
     )
     open_ = Table(
@@ -29,10 +29,10 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
             *(title, peer["way"], peer["encoding"], str(peer["mib"]["peer"]), str(peer["mib"]["coterie"]))
         )
         for row in peer["closed"]:
-            rates, tails, cores = (_both(row, key) for key in ("rate", "p99_ms", "server_ms_a_request"))
-            closed.add_row(title, row["traffic"], *rates, f"{row['throughput']:.2f}", *tails, *cores)
+            rates, tails = _both(row, "rate", digits=0), _both(row, "p99_ms")
+            closed.add_row(title, row["traffic"], *rates, f"{row['throughput']:.2f}", *tails)
         for row in peer["open"]:
-            middles, tails = (_both(row, key) for key in ("p50_ms", "p99_ms"))
+            middles, tails = _both(row, "p50_ms"), _both(row, "p99_ms")
             offered = f"{row['offered']:.0f}"
             open_.add_row(title, row["traffic"], offered, *middles, *tails, f"{row['p99']:.2f}")
     console.print(f"{result['tasks']} tasks, blocks {result['width']} wide")
@@ -40,7 +40,6 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
         console.print(table)
 
 
-def _both(row: Mapping[str, Any], key: str) -> tuple[str, str]:
-    digits = {"rate": 0, "server_ms_a_request": 2}.get(key, 1)
+def _both(row: Mapping[str, Any], key: str, digits: int = 1) -> tuple[str, str]:
     theirs, ours = (f"{row[side][key]:.{digits}f}" for side in ("peer", "coterie"))
     return theirs, ours

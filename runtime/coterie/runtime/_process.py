@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -14,6 +15,9 @@ _SAME_AS_REQUESTED = 1
 
 _NICENESS = 5
 """About a quarter of a core that another thread wants too: enough that overload ends in answers."""
+
+_COLLECTED = 10_000
+"""Objects after which Python looks for garbage among the newest; the requests of a batch are fewer."""
 
 _lock = threading.Lock()
 _owned = False
@@ -33,6 +37,10 @@ def own_process() -> None:
         ort.create_and_register_allocator(
             memory, ort.OrtArenaCfg({"arena_extend_strategy": _SAME_AS_REQUESTED})
         )
+        # Nor are all modules and their like looked through for garbage whenever a second one is: that takes
+        # a tenth of a second, in which nobody is answered.
+        gc.freeze()
+        gc.set_threshold(_COLLECTED)
         _owned = True
 
 
@@ -52,11 +60,16 @@ def share(options: ort.SessionOptions) -> bool:
 def step_back() -> None:
     """Let the calling thread come after the others of a process of coterie's own, where cores are few.
 
-    For threads that run the engine. What arrives while a run is under way is then read before the run goes on,
-    and meets in the next one; else the run takes half of the core from whoever reads, and the next is small.
+    For threads that run the engine. What arrives during a run is then read before the run goes on, and meets
+    in the next one; else the run takes half of the core from whoever reads, and the next is small.
     """
     if _owned and sys.platform == "linux":  # the only system where a thread has a niceness of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+
+
+def on_one_core() -> bool:
+    """Return whether all of this process shares one core, as far as the system tells."""
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) == 1
 
 
 def give_back_memory() -> None:

@@ -88,3 +88,15 @@ def test_making_a_frozen_bank_draws_no_random_numbers() -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_questions_are_legal(count: int) -> None:
     assert ask(head_of(), torch.zeros(count, 3), [0] * count).shape == (count, 5)
+
+
+@pytest.mark.parametrize("dims", [(3,), (2, 3)])
+def test_states_that_many_questions_read_are_answered_as_for_each_alone(dims: tuple[int, ...]) -> None:
+    head, states = head_of(), torch.randn(2, *dims)
+    position, number = torch.tensor([1, 0] * 6), torch.tensor([3, 1, 0, 2, 1, 0, 2, 3, 0, 1, 3, 2])
+    together = head(State(states, position), number).values
+    for question in range(12):
+        own = head(
+            State(states[position[question]].unsqueeze(0), torch.tensor([0])), number[question : question + 1]
+        )
+        torch.testing.assert_close(together[question], own.values[0])

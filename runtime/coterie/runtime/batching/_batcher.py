@@ -18,7 +18,8 @@ from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._process import step_back
 from coterie.runtime.batching._admission import Admission, Limits
-from coterie.runtime.batching._merge import Merged, merge
+from coterie.runtime.batching._lull import lull
+from coterie.runtime.batching._merge import merge
 from coterie.runtime.batching._pace import Pace
 from coterie.runtime.batching._queue import FairQueue
 from coterie.runtime.batching._ticket import Shape, Ticket
@@ -71,6 +72,8 @@ class Batcher:
         self._queue = FairQueue(turns)
         self._admission = Admission(limits or Limits())
         self._pace = Pace(target=target, most=most_rows)
+        self._arrived = 0
+        self._starting: asyncio.Task[None] | None = None
         self._runs = runs
         self._running: set[asyncio.Task[None]] = set()
         self._observer = observer
@@ -157,8 +160,8 @@ class Batcher:
         self._admission.admit(ticket, self._retry_seconds)
         self._idle.clear()
         self._queue.push(ticket)
-        # Whoever is ready in this turn of the loop joins before the engine is started.
-        loop.call_soon(self._start)
+        self._arrived += 1
+        self._start_soon()
         clock = None if seconds is None else loop.call_later(seconds, _expire, ticket.answer, seconds)
         try:
             return await ticket.answer
@@ -180,7 +183,14 @@ class Batcher:
         # Sequences of about the same length are padded to the longest: at most twice as long.
         return (int(dims[0]).bit_length(), *dims[1:]) if name in self._sequences else dims
 
-    def _start(self) -> None:
+    def _start_soon(self) -> None:
+        if self._starting is None and len(self._running) < self._runs and self._queue:
+            self._starting = asyncio.get_running_loop().create_task(self._start())
+
+    async def _start(self) -> None:
+        # In a task of its own: whoever is ready in this turn of the loop joins.
+        await lull(lambda: self._arrived)
+        self._starting = None
         while len(self._running) < self._runs and self._queue:
             tickets = self._queue.take(self._pace.limit())
             if not tickets:
@@ -191,7 +201,7 @@ class Batcher:
 
     def _finished(self, run: asyncio.Task[None]) -> None:
         self._running.discard(run)
-        self._start()
+        self._start_soon()
 
     async def _run(self, tickets: list[Ticket]) -> None:
         loop = asyncio.get_running_loop()
@@ -245,31 +255,18 @@ class Batcher:
             sound = True
         except CoterieError:
             sound = False  # somebody's are not; whose they are is found one by one
-        timings = (Timing(each.arrived, began, seconds, len(merged.asked)) for each in tickets)
-        return [
-            self._conclude(each.asked, merged, number, scores, probabilities, timing, sound=sound)
-            for number, (each, timing) in enumerate(zip(tickets, timings, strict=True))
-        ]
-
-    def _conclude(
-        self,
-        asked: Asked,
-        merged: Merged,
-        number: int,
-        scores: Floats,
-        probabilities: Floats | None,
-        timing: Timing,
-        *,
-        sound: bool,
-    ) -> Prediction | CoterieError:
-        own = merged.cut(scores, number, words=self._tagging)
-        shares = None if probabilities is None else merged.cut(probabilities, number, words=self._tagging)
-        try:
-            if not sound:
-                self.engine.check(asked, own, shares)
-            return self.engine.assemble(asked, own, shares, timing)
-        except Exception as error:
-            return _failure(error)
+        answers: Answers = []
+        for number, each in enumerate(tickets):
+            own = merged.cut(scores, number, words=self._tagging)
+            shares = None if probabilities is None else merged.cut(probabilities, number, words=self._tagging)
+            timing = Timing(each.arrived, began, seconds, len(merged.asked))
+            try:
+                if not sound:
+                    self.engine.check(each.asked, own, shares)
+                answers.append(self.engine.assemble(each.asked, own, shares, timing))
+            except Exception as error:
+                answers.append(_failure(error))
+        return answers
 
 
 def _expire(answer: asyncio.Future[Prediction], seconds: float) -> None:

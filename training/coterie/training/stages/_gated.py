@@ -230,28 +230,33 @@ class GatedStage(BankStage):
         pairs = distinct_pairs(self.block[task[question], slot], position[question], len(state.values))
         # Questions that learn come first, and so do their needs.
         taught = int((question < learning).sum())
-        features = self._features(state.values, pairs, pairs.index[:taught])
+        features, index = self._features(state.values, pairs, taught)
         share, count = weight[question, slot], chosen.sum(dim=1)
-        mixed = _mix(features, pairs.index[:taught], share[:taught], count[:learning])
+        mixed = _mix(features, index[:taught], share[:taught], count[:learning])
         if learning < len(task):
             with torch.no_grad():
-                rest = _mix(features, pairs.index[taught:], share[taught:], count[learning:])
+                rest = _mix(features, index[taught:], share[taught:], count[learning:])
             mixed = torch.cat([mixed, rest])
         return State(mixed, torch.arange(len(task), device=task.device) if answer is None else answer)
 
-    def _features(self, values: Tensor, pairs: Pairs, needed: Tensor) -> Tensor:
-        """Run experts ``[P]``, with gradients for the pairs that are ``needed`` by what learns."""
+    def _features(self, values: Tensor, pairs: Pairs, learning: int) -> tuple[Tensor, Tensor]:
+        """Run experts ``[P]``, with gradients for the pairs of the first ``learning`` needs.
+
+        Returns:
+            The features, and for each need its own.
+        """
         wanted = torch.zeros_like(pairs.block, dtype=torch.bool)
-        wanted[needed] = True
+        wanted[pairs.index[:learning]] = True
         spared = len(wanted) - int(wanted.sum())
         if not torch.is_grad_enabled() or spared <= _SPARED * len(wanted):
-            return self.bank.run(values.index_select(0, pairs.state), pairs.block)
+            return self.bank.run(values.index_select(0, pairs.state), pairs.block), pairs.index
         rest = (~wanted).nonzero().flatten()
         wanted = wanted.nonzero().flatten()
         taught = self.bank.run(values.index_select(0, pairs.state[wanted]), pairs.block[wanted])
         with torch.no_grad():
             asked = self.bank.run(values.index_select(0, pairs.state[rest]), pairs.block[rest])
-        return torch.cat([taught, asked]).index_select(0, torch.cat([wanted, rest]).argsort())
+        place = torch.cat([wanted, rest]).argsort()
+        return torch.cat([taught, asked]), place[pairs.index]
 
     def penalty(self) -> Tensor:
         """Return lambda times the gate's penalty."""

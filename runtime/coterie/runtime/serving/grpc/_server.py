@@ -19,6 +19,9 @@ from coterie.runtime.serving.observing._calls import Calls
 _ROOM = 64 * 1024
 """Bytes that a message may have beside its tensors."""
 
+_HANDED_OVER_SECONDS = 0.1
+"""In which a stopping server refuses, in words, what its clients had sent by then."""
+
 
 class GrpcServer:
     """A gRPC server of one process; several processes may share its port.
@@ -86,6 +89,8 @@ class GrpcServer:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             self._stopping.set()  # or an open stream would keep the server up for as long as it may take
+            # What is received and not handed over yet, gRPC would end with CANCELLED, which no client repeats.
+            await asyncio.sleep(_HANDED_OVER_SECONDS)
             await self._server.stop(seconds)
 
 

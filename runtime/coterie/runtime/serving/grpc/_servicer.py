@@ -14,6 +14,7 @@ from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
+from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
 from coterie.runtime.serving.access._callers import ANYBODY, Access, Caller
 from coterie.runtime.serving.grpc import _codec as codec
@@ -141,15 +142,17 @@ class Servicer:
             if alone:
                 context.set_trailing_metadata(((REQUEST_ID, call.id),))
             try:
-                answer = await self._answer(request, context)
+                answer = await self._answer(request, context, alone=alone)
             except Exception as error:
                 call.status = failure_of(error).grpc
                 raise
             call.status = "OK"
             return answer
 
-    async def _answer(self, request: Any, context: Any) -> Any:
+    async def _answer(self, request: Any, context: Any, *, alone: bool) -> Any:
         try:
+            if alone and self._stopping.is_set():  # a stream's questions are taken, once they are read
+                raise UnavailableError("the server is shutting down: ask another one")
             caller = self._caller(context)
             self._models.find(request.model_version).info(request.model_name, caller)
             question = _in_time(codec.decode(request, caller), context.time_remaining())
