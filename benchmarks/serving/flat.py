@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.common import write_result
-from benchmarks.serving.clients import connect
 from benchmarks.serving.cores import pss
 from benchmarks.serving.engine import make_bundle
 from benchmarks.serving.questions import Questions, Transport
+from coterie.cli._bench._clients import connect
 from coterie.runtime import Engine, load
 from coterie.runtime.serving import Addresses, running_server
 

@@ -28,11 +28,11 @@ from rich.table import Table
 from benchmarks.common import write_result
 from benchmarks.peers import environment
 from benchmarks.peers.mlserver import Tuning, running_mlserver
-from benchmarks.serving.clients import connect
 from benchmarks.serving.cores import cpu_seconds, pinned
 from benchmarks.serving.engine import make_bundle
-from benchmarks.serving.loops import Measured, closed_loop, open_loop
 from benchmarks.serving.questions import TRANSPORTS, Questions, Traffic, Transport, decode
+from coterie.cli._bench._clients import connect
+from coterie.cli._bench._loops import Measured, closed_loop, open_loop
 from coterie.runtime import Engine, load
 from coterie.runtime.serving import Addresses, running_server
 

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import write_result
-from benchmarks.serving.clients import connect
 from benchmarks.serving.engine import make_bundle
-from benchmarks.serving.loops import Measured, closed_loop
 from benchmarks.serving.questions import TRANSPORTS, Questions, Transport
+from coterie.cli._bench._clients import connect
+from coterie.cli._bench._loops import Measured, closed_loop
 from coterie.runtime import Engine, load
 from coterie.runtime.serving import Addresses, running_server
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2
 
-from benchmarks.serving.clients import Reply
+from coterie.cli._bench._clients import Reply
 
 Transport = Literal["grpc", "binary", "json"]
 """gRPC with raw tensors, HTTP with binary tensors, HTTP with JSON."""

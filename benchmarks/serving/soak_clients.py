@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
-from benchmarks.serving.clients import Client, connect
 from benchmarks.serving.questions import Transport, decode, encode
+from coterie.cli._bench._clients import Client, connect
 from coterie.runtime.serving import Addresses
 
 TOLERANCE = 1e-3

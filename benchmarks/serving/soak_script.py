@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.serving.clients import METHOD, HttpClient
 from benchmarks.serving.questions import encode
 from benchmarks.serving.soak_clients import Note, Work, asking
+from coterie.cli._bench._clients import METHOD, HttpClient
 from coterie.runtime.serving import Addresses
 from coterie.runtime.store import Store, Trial
 

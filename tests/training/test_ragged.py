@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from coterie.training.dispatch import distinct_pairs
-from coterie.training.ragged import Weights, run_ragged
+from coterie.training.ragged import Weights, mix_ragged, run_ragged
 
 
 def affine(weights: Weights, states: Tensor) -> Tensor:
@@ -44,6 +44,24 @@ def test_blocks_of_hundredfold_unlike_sizes_are_not_padded_to_the_largest() -> N
     weights = {"weight": torch.randn(51, 4, 5), "bias": torch.randn(51, 5)}
     run_ragged(count, weights, torch.randn(150, 4), sizes)
     assert sum(computed) == 150
+
+
+def test_features_are_added_up_by_weight_and_none_give_zeros() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    mixed = mix_ragged(features, torch.tensor([2, 0, 2, 1]), weights, torch.tensor([0, 3, 1]))
+    expected = torch.stack(
+        [
+            torch.zeros(2, 3, dtype=torch.float64),
+            weights[0] * features[2] + weights[1] * features[0] + weights[2] * features[2],
+            weights[3] * features[1],
+        ]
+    )
+    torch.testing.assert_close(mixed, expected)
+    towards = torch.randn_like(expected)
+    found = torch.autograd.grad(mixed, [features, weights], towards)
+    torch.testing.assert_close(found, torch.autograd.grad(expected, [features, weights], towards))
 
 
 @pytest.mark.parametrize("states", [4, 100_000])

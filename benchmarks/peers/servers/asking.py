@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.servers.peer import Floats
-from benchmarks.serving.clients import HttpClient, Reply
 from benchmarks.serving.cores import cpu_seconds
-from benchmarks.serving.loops import Measured, closed_loop, open_loop
 from benchmarks.serving.questions import Questions, Traffic
+from coterie.cli._bench._clients import HttpClient, Reply
+from coterie.cli._bench._loops import Measured, closed_loop, open_loop
 from coterie.runtime import Engine
 from coterie.runtime.serving import Addresses
 

@@ -11,7 +11,7 @@ import json
 import numpy as np
 
 from benchmarks.peers.servers.peer import Encoding, Floats, Peer, Way, json_body, post, script_server
-from benchmarks.serving.clients import Reply
+from coterie.cli._bench._clients import Reply
 
 
 def _encode(encoding: Encoding, task: str, name: str, rows: Floats) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 
 from benchmarks.peers.servers.asking import Asker, Side
 from benchmarks.serving.cores import halted
-from benchmarks.serving.loops import Measured
 from benchmarks.serving.questions import Traffic
+from coterie.cli._bench._loops import Measured
 
 TRAFFICS: tuple[Traffic, ...] = ("uniform", "zipf")
 

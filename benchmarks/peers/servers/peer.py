@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers.starting import free_ports, started
-from benchmarks.serving.clients import Reply
+from coterie.cli._bench._clients import Reply
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
 

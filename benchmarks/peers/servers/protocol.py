@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.peers.servers.peer import Encoding, Floats
-from benchmarks.serving.clients import Reply
 from benchmarks.serving.questions import decode, encode
+from coterie.cli._bench._clients import Reply
 
 
 def oip_request(encoding: Encoding, task: str, name: str, rows: Floats) -> bytes:

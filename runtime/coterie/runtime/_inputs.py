@@ -101,8 +101,11 @@ def as_tensor(spec: TensorSpec, value: Any) -> Array:
         # An empty list knows nothing of the other dimensions: it is a batch of no rows.
         array = array.reshape(0, *(dim or 1 for dim in spec.shape[1:]))
     _check_shape(spec, array)
+    array = _cast(spec, array)
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
     # Tensors cut out of a request's body may lie at odd addresses.
-    return np.require(_cast(spec, array), requirements=["C", "A"])
+    return np.require(array, requirements=["C", "A"])
 
 
 def as_indices(name: str, value: Any, *, length: int | None, below: int) -> npt.NDArray[np.int64]:

@@ -177,3 +177,24 @@ def test_a_stopping_server_finishes_what_it_has_accepted(features: HandMade) -> 
         return sum(not isinstance(answer, BaseException) for answer in answers)
 
     assert asyncio.run(ask()) >= 1
+
+
+def test_what_a_stopping_server_has_not_read_it_refuses_so_that_clients_ask_again(features: HandMade) -> None:
+    async def ask() -> set[grpc.StatusCode]:
+        batcher = Batcher(load(features.path, threads=1))
+        models = Models(batcher, max_rows=8)
+        models.ready = True
+        server = GrpcServer(models, host="127.0.0.1", port=0, max_body=1 << 20)
+        port = await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            await stub.ModelInfer(question(fp32_contents=[1, 2, 3, 4]))
+            calls = [stub.ModelInfer(question(fp32_contents=[1, 2, 3, 4])) for _ in range(300)]
+            while not batcher.waiting:
+                await asyncio.sleep(0)
+            await server.stop(5)
+            codes = [await call.code() for call in calls]
+        await batcher.close()
+        return set(codes)
+
+    assert asyncio.run(ask()) <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}

@@ -8,10 +8,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from benchmarks.serving.clients import Client, Reply, connect
-from benchmarks.serving.loops import Measured, closed_loop, open_loop
 from benchmarks.serving.questions import TRANSPORTS, Questions, Transport, decode, order
 
+from coterie.cli._bench._clients import Client, Reply, connect
+from coterie.cli._bench._loops import Measured, closed_loop, open_loop
 from coterie.runtime.serving import Addresses
 
 from ..handmade import FEATURES, HandMade

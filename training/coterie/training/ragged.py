@@ -1,11 +1,11 @@
-"""Blocks that have unlike numbers of rows, run together."""
+"""Blocks with unlike numbers of rows, and questions with unlike numbers of features, computed together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Weights = dict[str, Tensor]
 Call = Callable[[Weights, Tensor], Tensor]
@@ -50,3 +50,20 @@ def run_ragged(call: Call, weights: Weights, states: Tensor, sizes: Tensor) -> T
         place[source.flatten()[there]] = there + done
         done += len(own) * rows
     return (results[0] if len(results) == 1 else torch.cat(results)).index_select(0, place)
+
+
+def mix_ragged(features: Tensor, index: Tensor, weights: Tensor, count: Tensor) -> Tensor:
+    """Add up weighted features ``[P, ...]``, ``-> [Q, ...]``.
+
+    There may be many questions about one input: features as often as they are needed would fill the memory.
+
+    Args:
+        features: ``[P, ...]``.
+        index: ``[E]`` int64, the features needed, question by question.
+        weights: ``[E]``, their weights.
+        count: ``[Q]`` int64, how many of them are each question's; 0 gives zeros.
+    """
+    flat = features.flatten(1)
+    start = count.cumsum(0) - count
+    mixed = nn.functional.embedding_bag(index, flat, start, mode="sum", per_sample_weights=weights)
+    return mixed.reshape(len(count), *features.shape[1:])

@@ -27,6 +27,8 @@ class Measured:
     """What came instead of answers, and how often."""
     client_cpu: float = 0.0
     """Of one core, what the client itself took; near 1 it is the client that was measured."""
+    server_cpu: float = 0.0
+    """Seconds of a core that the server took, where somebody has measured them."""
     late: float = 0.0
     """Open loop: seconds after its time at which the 99th of 100 requests was sent."""
 
@@ -47,6 +49,7 @@ class Measured:
             "p99_ms": round(1000 * self.quantile(0.99), 3),
             "failures": dict(self.failures),
             "client_cpu": round(self.client_cpu, 3),
+            "server_ms_a_request": round(1000 * self.server_cpu / max(1, len(self.latencies)), 3),
         }
 
 

@@ -39,9 +39,10 @@ class BatchObserver(Protocol):
 class Batcher:
     """Asks an engine from one event loop.
 
-    It never waits while the engine is idle: a question that finds it so is run at once, and whatever comes
-    during a run is run together after it, fairly between tasks. Equal inputs of several requests are computed
-    once. A request that nobody waits for any more is dropped, or its run is ended when it was the only one.
+    It never waits while the engine is idle and there is nothing to read: a question that finds it so is run
+    at once, and whatever comes during a run is run together after it, fairly between tasks. Equal inputs of
+    several requests are computed once. A request that nobody waits for any more is dropped, or its run is
+    ended when it was the only one.
 
     Args:
         engine: The engine; it is asked from ``runs`` threads of the batcher's own.

@@ -15,6 +15,7 @@ from coterie.training.blocks import Block
 from coterie.training.dispatch import Pairs, State, distinct_pairs, distinct_questions
 from coterie.training.draws import Draw
 from coterie.training.moments import Moments
+from coterie.training.ragged import mix_ragged
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
 from coterie.training.stages._grouping import Grouping
@@ -232,10 +233,10 @@ class GatedStage(BankStage):
         taught = int((question < learning).sum())
         features, index = self._features(state.values, pairs, taught)
         share, count = weight[question, slot], chosen.sum(dim=1)
-        mixed = _mix(features, index[:taught], share[:taught], count[:learning])
+        mixed = mix_ragged(features, index[:taught], share[:taught], count[:learning])
         if learning < len(task):
             with torch.no_grad():
-                rest = _mix(features, index[taught:], share[taught:], count[learning:])
+                rest = mix_ragged(features, index[taught:], share[taught:], count[learning:])
             mixed = torch.cat([mixed, rest])
         return State(mixed, torch.arange(len(task), device=task.device) if answer is None else answer)
 
@@ -290,20 +291,3 @@ class GatedStage(BankStage):
             "density": float(self.density().detach().mean()),
             "experts": float(self.selection().sum(dim=1).float().mean()),
         }
-
-
-def _mix(features: Tensor, index: Tensor, weights: Tensor, count: Tensor) -> Tensor:
-    """Add up weighted features ``[P, ...]``, ``-> [Q, ...]``.
-
-    There may be many questions about one input: features as often as they are needed would fill the memory.
-
-    Args:
-        features: ``[P, ...]``.
-        index: ``[E]`` int64, the features needed, question by question.
-        weights: ``[E]``, their weights.
-        count: ``[Q]`` int64, how many of them are each question's; 0 gives zeros.
-    """
-    flat = features.flatten(1)
-    start = count.cumsum(0) - count
-    mixed = nn.functional.embedding_bag(index, flat, start, mode="sum", per_sample_weights=weights)
-    return mixed.reshape(len(count), *features.shape[1:])

@@ -89,7 +89,7 @@ class GrpcServer:
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             self._stopping.set()  # or an open stream would keep the server up for as long as it may take
-            # What is received and not handed over yet, gRPC would end with CANCELLED, which no client repeats.
+            # What it holds and has not handed over, gRPC would end with CANCELLED, which no client repeats.
             await asyncio.sleep(_HANDED_OVER_SECONDS)
             await self._server.stop(seconds)
 

@@ -14,7 +14,9 @@ def rows_of(values: Any) -> int:
     """Return how many rows there are, of whatever shape: the engine is who refuses a shape."""
     if isinstance(values, dict):
         return max(map(rows_of, values.values()))
-    return max(np.shape(values)[:1], default=1) if isinstance(values, np.ndarray) else len(values)
+    if isinstance(values, np.ndarray):
+        return len(values) if values.ndim else 1
+    return len(values)
 
 
 def longest_text(values: Any) -> int:

@@ -25,7 +25,9 @@ class Spent:
 
     def add(self, seconds: float) -> None:
         """Count it once more."""
-        self.plus(1, max(0.0, seconds))
+        self.count += 1
+        if seconds > 0:
+            self.seconds += seconds
 
     def plus(self, count: int, seconds: float) -> None:
         """Count it so many times more, so many seconds together."""
