@@ -48,7 +48,17 @@ def test_a_package_imports_only_what_its_arrows_allow(package: str, allowed: tup
         ("data", ("several", "yaml_config")),
         (
             "stages",
-            ("bank", "blocks", "clustering", "dispatch", "draws", "frozen", "moments", "similarity"),
+            (
+                "bank",
+                "blocks",
+                "clustering",
+                "dispatch",
+                "draws",
+                "frozen",
+                "moments",
+                "ragged",
+                "similarity",
+            ),
         ),
     ],
 )
