@@ -1,4 +1,4 @@
-"""How ONNX Runtime is set up in a process of coterie's own: one arena, and threads that do not spin."""
+"""How a process of coterie's own is set up: one arena, threads that do not spin, few searches for garbage."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _owned = False
 def own_process() -> None:
     """Let all sessions that are made from now on share one arena, and their threads sleep between runs.
 
-    For a program that is nothing but a server: it changes ONNX Runtime for the whole process, so neither an
-    import nor an engine ever does it by itself. Only the first call counts.
+    For a program that is nothing but a server: it changes ONNX Runtime and Python for the whole process, so
+    neither an import nor an engine ever does it by itself. Only the first call counts.
     """
     global _owned  # noqa: PLW0603 - ONNX Runtime has one environment for each process, and so is this
     with _lock:
@@ -37,8 +37,7 @@ def own_process() -> None:
         ort.create_and_register_allocator(
             memory, ort.OrtArenaCfg({"arena_extend_strategy": _SAME_AS_REQUESTED})
         )
-        # Nor are all modules and their like looked through for garbage whenever a second one is: that takes
-        # a tenth of a second, in which nobody is answered.
+        # To search all that was imported for garbage takes a tenth of a second, in which nobody is answered.
         gc.freeze()
         gc.set_threshold(_COLLECTED)
         _owned = True
