@@ -84,7 +84,7 @@ MEASUREMENTS = (
             Promise(
                 "16 mixed questions: times as fast as a session a task",
                 _engine("16 mixed single-row questions"),
-                least=2.0,
+                least=2.5,
             ),
             Promise(
                 "64 mixed questions: times as fast as a session a task",
@@ -154,6 +154,21 @@ MEASUREMENTS = (
                     float(row["share_of_gemm"]) for row in result["batches"] if row["rows"] == 256
                 ),
                 least=0.6,
+            ),
+        ),
+    ),
+    Measurement(
+        "peers_libraries",
+        ("benchmarks.peers.libraries", "--tasks", "1000", "--rounds", "1"),
+        (
+            Promise(
+                "1,000 tasks, 256 mixed questions: times as fast as a session a task",
+                lambda result: float(
+                    result["results"][0]["mixed_questions"]["256"][
+                        "ONNX Runtime, a session a task, one by one"
+                    ]["ratio"]
+                ),
+                least=8.0,
             ),
         ),
     ),

@@ -14,7 +14,7 @@ def machine() -> dict[str, str | int]:
     """Describe the machine, and the versions that matter of what is installed."""
     return {
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": os.cpu_count() or 1,
         "system": platform.system(),
         "python": platform.python_version(),
         **_versions(),
@@ -37,11 +37,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _versions() -> dict[str, str]:
