@@ -23,11 +23,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
-from benchmarks.export.planted import planted_inputs, planted_model
+from benchmarks.export.planted import planted_inputs
 from benchmarks.peers.torch_tasks import CompiledTasks, EagerTasks
-from benchmarks.serving.engine import CLUSTERS, EXPERTS, USED, WIDTH, SessionATask, export_untrained
+from benchmarks.serving.engine import (
+    EXPERTS,
+    USED,
+    WIDTH,
+    SessionATask,
+    export_untrained,
+    untrained_model,
+)
 from coterie.runtime import load
-from coterie.training.blocks import MlpConfig
 from coterie.training.frozen import FrozenModel
 
 TASKS = (20, 100, 1000)
@@ -41,15 +47,7 @@ Ways = Mapping[str, Callable[[npt.NDArray[np.float32], npt.NDArray[np.int64]], o
 def model_of(tasks: int) -> tuple[FrozenModel, int]:
     """Return an untrained model of so many tasks, and its width."""
     width = WIDTH if tasks < 1000 else NARROW
-    model = planted_model(
-        tasks,
-        clusters=(CLUSTERS,),
-        experts=EXPERTS,
-        experts_per_task=USED,
-        width=width,
-        block=MlpConfig(widths=(width, width), activation="relu"),
-    )
-    return model, width
+    return untrained_model(tasks, width), width
 
 
 def ways_of(model: FrozenModel, folder: Path) -> Ways:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers import HERE
-from benchmarks.peers.starting import free_ports, started
+from benchmarks.peers.starting import started
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
+from coterie.runtime.serving._ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def running_mlserver(
         NotStartedError: If it ends or is not ready in time.
     """
     tuning = tuning or Tuning()
-    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports("127.0.0.1", 3), strict=True))
     settings = {
         "host": "127.0.0.1",
         "debug": False,

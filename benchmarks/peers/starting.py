@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +17,6 @@ START_SECONDS = 120.0
 
 class NotStartedError(Exception):
     """A peer's server did not start; the message ends with its log."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Return so many ports of this machine that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @contextmanager

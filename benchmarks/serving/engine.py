@@ -37,17 +37,21 @@ STRETCH = 20
 Runs = dict[str, Callable[[], object]]
 
 
-def make_bundle(folder: Path) -> Path:
-    """Export untrained two-layer blocks, 512 wide: 20 experts of which a task uses 5, 5 clusters."""
-    model = planted_model(
-        TASKS,
+def untrained_model(tasks: int, width: int) -> FrozenModel:
+    """Return two-layer blocks of that width: 20 experts of which a task uses 5, 5 clusters."""
+    return planted_model(
+        tasks,
         clusters=(CLUSTERS,),
         experts=EXPERTS,
         experts_per_task=USED,
-        width=WIDTH,
-        block=MlpConfig(widths=(WIDTH, WIDTH), activation="relu"),
+        width=width,
+        block=MlpConfig(widths=(width, width), activation="relu"),
     )
-    return export_untrained(model, folder)
+
+
+def make_bundle(folder: Path) -> Path:
+    """Export such a model of 20 tasks, 512 wide."""
+    return export_untrained(untrained_model(TASKS, WIDTH), folder)
 
 
 def export_untrained(model: FrozenModel, folder: Path) -> Path:

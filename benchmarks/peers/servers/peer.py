@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers.starting import free_ports, started
+from benchmarks.peers.starting import started
 from coterie.cli._bench._clients import Reply
 from coterie.runtime import Bundle
 from coterie.runtime.serving import Addresses
+from coterie.runtime.serving._ports import free_ports
 
 SCRIPTS = Path(__file__).parent / "scripts"
 SETTINGS_VARIABLE = "PEER_SETTINGS"
@@ -64,7 +65,7 @@ def script_server(*arguments: str, ready: str, environment: Mapping[str, str] | 
 
     @contextmanager
     def running(programs: Path, bundle: Bundle, folder: Path, settings: Settings) -> Iterator[Addresses]:
-        port, *others = free_ports(3)
+        port, *others = free_ports("127.0.0.1", 3)
         graphs = {entry.task.name: str(bundle.graph(entry.graph)) for entry in bundle.manifest.tasks}
         told = folder / "settings.json"
         told.write_text(json.dumps({"port": port, "others": others, "graphs": graphs, **settings}))

@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,8 @@ from typing import Any, TypeVar
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from coterie.runtime.serving._ports import free_ports
 
 T = TypeVar("T")
 ROW = [1.0, 2.0, 3.0, 4.0]
@@ -56,7 +57,7 @@ def eventually(look: Callable[[], T], *, seconds: float = 10.0) -> T:
 def watched_server(bundle: Path, home: Path) -> Iterator[Watched]:
     spans: list[Any] = []
     with _collector(spans) as endpoint, contextlib.ExitStack() as stack:
-        http, grpc = _free_ports()
+        http, grpc = free_ports("127.0.0.1", 2)
         log = home / "log"
         output = stack.enter_context(log.open("wb"))
         environment = os.environ | {
@@ -115,10 +116,3 @@ def _both_answer(watched: Watched) -> bool:
     except httpx.TransportError:
         return False
     return "coterie_workers 2.0" in text
-
-
-def _free_ports() -> list[int]:
-    with socket.socket() as first, socket.socket() as second:
-        for probe in (first, second):
-            probe.bind(("127.0.0.1", 0))
-        return [first.getsockname()[1], second.getsockname()[1]]

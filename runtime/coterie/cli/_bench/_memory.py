@@ -17,6 +17,7 @@ from coterie.cli._bench._engine import SessionATask
 from coterie.cli._bench._questions import random_questions
 from coterie.runtime import load, load_bundle
 from coterie.runtime._asked import Asked
+from coterie.runtime._resident import resident_bytes
 from coterie.runtime.errors import CoterieError
 
 ROUTER, SESSIONS = "coterie", "a session a task"
@@ -62,15 +63,6 @@ def measure(bundle: Path, *, tasks: int, of: int, threads: int) -> dict[str, Res
     return found
 
 
-def pss() -> int | None:
-    """Return this process's proportional set size in bytes; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:")), None)
-
-
 def _in_a_process(bundle: Path, way: str, tasks: int, threads: int) -> dict[str, Any]:
     command = [sys.executable, "-m", __name__, str(bundle), way, str(tasks), str(threads)]
     done = subprocess.run(  # noqa: S603 - every word of the command is ours
@@ -93,7 +85,7 @@ def _hold(bundle: Path, way: str, tasks: int, threads: int) -> dict[str, Any]:
         return Asked(inputs, np.zeros_like(task), task)
 
     task = np.arange(tasks)
-    before, began = pss(), time.perf_counter()
+    before, began = resident_bytes(), time.perf_counter()
     if way == ROUTER:
         engine = load(bundle, threads=threads)
         engine.answer(about(task[:1]))
@@ -107,7 +99,7 @@ def _hold(bundle: Path, way: str, tasks: int, threads: int) -> dict[str, Any]:
         first = time.perf_counter() - began
         every = SessionATask(held, tasks, threads)
         every.one_by_one(about(task))
-    after = pss()
+    after = resident_bytes()
     return {
         "bytes": None if before is None or after is None else after - before,
         "first_answer_s": first,

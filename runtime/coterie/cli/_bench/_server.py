@@ -21,12 +21,11 @@ from coterie.cli._bench._questions import Questions
 from coterie.cli._bench._served import Served
 from coterie.runtime.serving import running_server
 from coterie.runtime.serving.grpc._protocol import messages
-from coterie.runtime.serving.models._metadata import TEXT
+from coterie.runtime.serving.models._metadata import DATATYPE_OF, TEXT
 
 _WAYS = {"HTTP": "binary", "gRPC": "grpc"}
 _MANY = 32
 _PREPARED = 4096
-_DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _tensors(questions: Questions, row: int) -> list[Tensor]:
             )
         else:
             own = values[row : row + 1]
-            tensors.append(Tensor(name, _DATATYPES[own.dtype.name], own.shape, own.tobytes()))
+            tensors.append(Tensor(name, DATATYPE_OF[own.dtype.name], own.shape, own.tobytes()))
     return tensors
 
 

@@ -22,7 +22,7 @@ EXTENSIONS = (
 """What the server can do beyond the protocol itself, by Triton's names; of the repository only its index."""
 TEXT = "text"
 
-_DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
+DATATYPE_OF = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 
 
 @dataclass(frozen=True)
@@ -92,5 +92,5 @@ def _input_info(bundle: Bundle, spec: TensorSpec) -> TensorInfo:
         alone = len(bundle.manifest.inputs) == 1
         return TensorInfo(TEXT if alone else spec.name, "BYTES", (-1,))
     return TensorInfo(
-        spec.name, _DATATYPES[spec.dtype], tuple(-1 if dim is None else dim for dim in spec.shape)
+        spec.name, DATATYPE_OF[spec.dtype], tuple(-1 if dim is None else dim for dim in spec.shape)
     )

@@ -6,12 +6,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from coterie.runtime._resident import resident_bytes
 from coterie.runtime.serving.observing._metrics import FAMILIES
 from coterie.runtime.serving.observing._tally import Family, Sums
 
@@ -23,16 +23,6 @@ def exposition(told: Sequence[Mapping[str, Any]]) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(told))
     return generate_latest(registry)
-
-
-def resident_bytes(pid: int) -> int | None:
-    """Return the memory of a process, what it shares with others in proportion (PSS); None if unknown."""
-    try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    except OSError:  # it has ended, or this system does not tell
-        return None
-    sizes = [int(line.split()[1]) for line in lines if line.startswith("Pss:")]
-    return sizes[0] * 1024 if sizes else None
 
 
 class _Collected:
