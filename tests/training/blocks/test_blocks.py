@@ -33,6 +33,7 @@ CASES: dict[str, tuple[BlockConfig, InputShape]] = {
     "residual": (LinearConfig(width=5, residual=True, activation="gelu", dropout=0.5), VECTOR),
     "mlp": (MlpConfig(widths=(4, 3), activation="tanh", last_activation="none", dropout=0.5), VECTOR),
     "conv": (ConvConfig(filters=(3, 4), dropout=0.5), IMAGE),
+    "conv dropping channels": (ConvConfig(filters=(3, 4), channel_dropout=0.5), IMAGE),
     "conv unflattened": (ConvConfig(filters=(3,), flatten=False, pool=1, kernel=5), IMAGE),
     "bag": (NgramBagConfig(width=4, ngrams=3, buckets=16, token_dropout=0.5, dropout=0.5), TOKENS),
     "unweighted bag": (NgramBagConfig(width=4, ngrams=1, weighted=False, activation="none"), TOKENS),
@@ -100,7 +101,7 @@ def test_dropout_is_for_training_only(name: str) -> None:
     block, _, inputs = made(name)
     torch.testing.assert_close(block(inputs), block(inputs))
     config = CASES[name][0]
-    if getattr(config, "dropout", 0):
+    if getattr(config, "dropout", 0) or getattr(config, "channel_dropout", 0):
         block.train()
         assert not torch.equal(block(inputs), block(inputs))
 

@@ -25,6 +25,9 @@ class ConvConfig(BlockConfig):
     """Side of the max-pooling after every layer; 1 pools nothing."""
     activation: Activation = "relu"
     dropout: Rate = 0.0
+    channel_dropout: Rate = 0.0
+    """Rate at which whole channels are dropped between layers (Tompson et al. 2015): neighbouring pixels say
+    much the same, so that single ones would hardly be missed."""
     flatten: bool = True
     """Whether the result is a vector ``(C * H * W,)`` rather than an image ``(C, H, W)``."""
 
@@ -49,7 +52,9 @@ class Conv(Block):
                 f"{height} x {width}: use fewer filters or a smaller pool"
             )
         layers: list[nn.Module] = []
-        for filters in config.filters:
+        for number, filters in enumerate(config.filters):
+            if number and config.channel_dropout:
+                layers.append(nn.Dropout2d(config.channel_dropout))
             activation: list[nn.Module] = [activation_module(config.activation)]
             pool: list[nn.Module] = [nn.MaxPool2d(config.pool)] if config.pool > 1 else []
             # The largest of rising values rises from the largest: a quarter as many then need the activation.
