@@ -45,9 +45,14 @@ def side_by_side(
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def result_folder() -> Path:
+    """Return where results are written."""
+    return Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
+
+
 def write_result(name: str, result: dict[str, Any]) -> Path:
     """Write a benchmark's result, with the machine it was measured on."""
-    folder = Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
+    folder = result_folder()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(

@@ -1,4 +1,4 @@
-"""README.md and docs/performance.md: their words are in templates here, their figures in benchmarks/results.
+"""README, docs/performance and docs/results: words are in templates here, figures in benchmarks/results.
 
 python -m benchmarks.pages            # write them again
 python -m benchmarks.pages --check    # exit 1 where one is not what its template and the results give

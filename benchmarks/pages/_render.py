@@ -14,11 +14,17 @@ from typing import Any
 import jinja2
 
 from benchmarks.common import RESULTS
+from benchmarks.quality import PARTS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+IMAGES = ROOT / "docs" / "images"
 
-PAGES = {"README.md": HERE / "README.md.j2", "docs/performance.md": HERE / "performance.md.j2"}
+PAGES = {
+    "README.md": HERE / "README.md.j2",
+    "docs/performance.md": HERE / "performance.md.j2",
+    "docs/results.md": HERE / "results.md.j2",
+}
 """Each page, from the root of the repository, and its template."""
 
 _EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
@@ -66,9 +72,16 @@ def render(template: Path) -> str:
         "each": _each,
         "mean": fmean,
         "deviation": stdev,
+        "p": lambda value: f"{value:.3f}" if value >= 0.001 else "< .001",
         "error": lambda value: f"{value:.1e}".replace("e-0", "e-"),
     }
-    return environment.from_string(template.read_text(encoding="utf-8")).render(**_Results())
+    words = {"parts": PARTS, "pictures": lambda study: _pictures(f"quality-{study}-")}
+    return environment.from_string(template.read_text(encoding="utf-8")).render(**words, **_Results())
+
+
+def _pictures(prefix: str) -> list[str]:
+    """Return the names of the pictures in docs/images that begin so."""
+    return sorted(file.name for file in IMAGES.glob(f"{prefix}*.png"))
 
 
 def literal_figures(template: Path) -> list[str]:
