@@ -21,10 +21,11 @@ from benchmarks.quality._record import Record, dev, read, write
 from benchmarks.quality._tables import own_plans, summary
 from benchmarks.quality._train import opened, train
 from benchmarks.quality.cifar import CIFAR
+from benchmarks.quality.digits import DIGITS
 from benchmarks.quality.fdu import FDU
 from benchmarks.quality.gum import GUM
 
-STUDIES = {study.name: study for study in (FDU, CIFAR, GUM)}
+STUDIES = {study.name: study for study in (DIGITS, FDU, CIFAR, GUM)}
 console = Console()
 
 
@@ -122,7 +123,7 @@ def main() -> None:
             console.print(job.name, markup=False)
         return
     there = sorted((result_folder() / "quality").glob("*/*.json"))
-    if there and files and not options.resume:
+    if there and not options.resume:
         parser.error(
             f"{len(there)} runs are there already: --resume makes what is missing; to make all of them "
             "again, set COTERIE_RESULTS to an empty folder"
@@ -147,7 +148,8 @@ def main() -> None:
 
 
 def _files(parser: argparse.ArgumentParser, given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    found = {}
+    """Return the files of each study that can be made: of what is built in, none."""
+    found: dict[str, tuple[str, ...]] = {name: () for name, study in STUDIES.items() if not study.paths}
     for each in given:
         name, _, paths = each.partition("=")
         if name not in STUDIES:

@@ -87,7 +87,7 @@ class Study:
     Attributes:
         name: Of its folder.
         title: In documents.
-        description: The data's description, a YAML file of ``examples``.
+        description: The data's description, a YAML file of ``examples``; none where it is built in.
         paths: The options that name its files, in the order in which a user gives them.
         systems: In the order in which they are run.
         protocols: The first is the one under which tries are compared.
@@ -102,7 +102,7 @@ class Study:
 
     name: str
     title: str
-    description: Path
+    description: Path | None
     paths: tuple[str, ...]
     systems: tuple[System, ...]
     protocols: tuple[Protocol, ...]

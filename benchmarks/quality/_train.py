@@ -28,7 +28,9 @@ VECTORS = "vectors.safetensors"
 
 def arguments(job: Job, files: tuple[str, ...], folder: Path, threads: int) -> list[str]:
     """Return the words of the command that makes a run."""
-    words = ["train", job.system.source, "--data", str(job.study.description.relative_to(ROOT))]
+    words = ["train", job.system.source]
+    if job.study.description is not None:
+        words += ["--data", str(job.study.description.relative_to(ROOT))]
     for option, file in zip(job.study.paths, files, strict=True):
         words += [f"--{option}", file]
     words += ["--run", str(folder), "--seed", str(job.seed), "--trainer.threads", str(threads)]

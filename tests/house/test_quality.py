@@ -23,14 +23,12 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "results"
 
 
-def study(tmp_path: Path, **changes: Any) -> Study:
-    description = tmp_path / "data.yaml"
-    description.write_text("kind: digits\n")
+def study(**changes: Any) -> Study:
     short = ("trainer.epochs=1",)
     settings: dict[str, Any] = {
         "name": "small",
         "title": "Digits",
-        "description": description,
+        "description": None,
         "paths": (),
         "groups": {"all": ()},
         "protocols": (Protocol(name="short", title="One epoch", options=short, seeds=2),),
@@ -60,7 +58,7 @@ def record(**scores: float) -> dict[str, Any]:
 
 
 def test_a_system_is_not_chosen_before_all_its_tries_are_made(tmp_path: Path) -> None:
-    small = study(tmp_path)
+    small = study()
     own = small.systems[0]
     write(Job(small, own, "slow", small.protocols[0], 0), record(dev=0.9))
     assert chosen(small, own) is None
@@ -70,7 +68,7 @@ def test_a_system_is_not_chosen_before_all_its_tries_are_made(tmp_path: Path) ->
 
 
 def test_only_the_scores_of_what_was_chosen_are_still_to_be_read(tmp_path: Path) -> None:
-    small = study(tmp_path)
+    small = study()
     own = small.systems[0]
     for name, dev in (("slow", 0.9), ("preset", 0.8)):
         write(Job(small, own, name, small.protocols[0], 0), record(dev=dev))
@@ -80,7 +78,7 @@ def test_only_the_scores_of_what_was_chosen_are_still_to_be_read(tmp_path: Path)
 
 
 def test_a_system_that_a_claim_rests_on_has_every_seed(tmp_path: Path) -> None:
-    small = study(tmp_path)
+    small = study()
     assert [job.name for job in missing([small], ["small/hard"])] == [
         "small/hard.preset.short.0",
         "small/hard.preset.short.1",
@@ -111,7 +109,7 @@ def test_mixtures_of_two_seeds_are_alike_whatever_the_order_of_experts() -> None
 def test_a_study_is_made_once_and_only_the_chosen_try_is_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = study(tmp_path)
+    small = study()
     monkeypatch.setattr("benchmarks.quality._train.ROOT", tmp_path)
     monkeypatch.setitem(command.STUDIES, "small", small)
     work = command.Work({"small": ()}, tmp_path / "runs", 1, (), time.monotonic() + 600)
