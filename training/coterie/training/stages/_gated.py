@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from coterie.runtime.plan import StagePlan
 from coterie.training.bank import Bank
-from coterie.training.blocks import Block
+from coterie.training.blocks import Block, output_shape
 from coterie.training.dispatch import Pairs, State, distinct_pairs, distinct_questions
 from coterie.training.draws import Draw
 from coterie.training.moments import Moments
@@ -19,6 +19,7 @@ from coterie.training.ragged import mix_ragged
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, Count, Epochs, NotNegative, Site
 from coterie.training.stages._grouping import Grouping
+from coterie.training.stages._recognition import Recogniser, Recognition
 from coterie.training.stages.gates import (
     AtFreeze,
     BernoulliGate,
@@ -61,6 +62,8 @@ class GatedConfig(BlockStageConfig):
     grouped: Epochs = 0
     """Epochs for which all tasks first share one expert. KMeans then groups them by their gradients there,
     and each gate begins at its group's expert: for many experts, which undecided gates find badly."""
+    recognition: Recognition = 0.0
+    """Price of not telling from a shared expert's result which task an input is of, once the gates choose."""
     at_freeze: AtFreeze = "own_k"
     """Which experts learned gates keep: the k(t) likeliest (equation 4), as many for every task, those more
     likely than not, some drawn by chance, or all."""
@@ -89,7 +92,10 @@ class GatedConfig(BlockStageConfig):
         """Make the stage."""
         tasks = len(site.tasks)
         bank = Bank(make, self.experts + self.own * tasks, alike=self.grouped > 0)
-        until = site.start + self.grouped
+        until, recogniser = site.start + self.grouped, None
+        if self.recognition:
+            following = output_shape(bank.template, site.shape)
+            recogniser = Recogniser(following, tasks, price=self.recognition, blocks=self.experts)
         return GatedStage(
             site.name,
             tasks,
@@ -101,6 +107,7 @@ class GatedConfig(BlockStageConfig):
             grouping=Grouping(tasks, bank, groups=self.experts, until=until, seed=site.seed)
             if self.grouped
             else None,
+            recogniser=recogniser,
         )
 
     def _gate(self, tasks: int, experts: int, seed: int) -> Gate:
@@ -138,6 +145,7 @@ class GatedStage(BankStage):
         density_penalty: lambda, multiplies the gate's penalty: for learned gates the mean over tasks of k(t).
         density_warmup: Epochs over which that price rises from 0.
         grouping: How the gates start, where they do not start undecided.
+        recogniser: What has the shared experts tell the tasks apart, if anything.
         cut: Takes away what a budget cannot afford from the experts chosen, bool ``[N, M]``.
     """
 
@@ -155,12 +163,14 @@ class GatedStage(BankStage):
         density_penalty: float = 0.0,
         density_warmup: int = 0,
         grouping: Grouping | None = None,
+        recogniser: Recogniser | None = None,
     ) -> None:
         super().__init__(name, tasks, bank)
         self.grouping = grouping
         if grouping is not None:
             self.one_process = "compares tasks by their gradients, of which each process sees a part"
         self.gate = gate
+        self.recogniser = recogniser
         self.density_penalty = density_penalty
         self.density_warmup = density_warmup
         self.cut: Callable[[], Tensor] | None = None
@@ -232,6 +242,8 @@ class GatedStage(BankStage):
         # Questions that learn come first, and so do their needs.
         taught = int((question < learning).sum())
         features, index = self._features(state.values, pairs, taught)
+        if self.recogniser is not None and self.training:
+            self._recognise(features, index[:taught], pairs, task[question[:taught]])
         share, count = weight[question, slot], chosen.sum(dim=1)
         mixed = mix_ragged(features, index[:taught], share[:taught], count[:learning])
         if learning < len(task):
@@ -259,11 +271,22 @@ class GatedStage(BankStage):
         place = torch.cat([wanted, rest]).argsort()
         return torch.cat([taught, asked]), place[pairs.index]
 
+    def _recognise(self, features: Tensor, index: Tensor, pairs: Pairs, task: Tensor) -> None:
+        """Guess each need's task ``[E]`` from its feature, where that is a shared expert's."""
+        if self.recogniser is not None:
+            block = pairs.block[index]
+            shared = (block < len(self.recogniser.weight)).nonzero().flatten()
+            states = features.index_select(0, index[shared])
+            self.recogniser.notice(states, task[shared], block[shared])
+
     def penalty(self) -> Tensor:
-        """Return lambda times the gate's penalty."""
-        if self._price == 0:
-            return torch.zeros((), device=self.block.device)
-        return self._price * self.gate.penalty()
+        """Return lambda times the gate's penalty, and the price of the tasks that were not recognised."""
+        penalty = (
+            torch.zeros((), device=self.block.device)
+            if self.recogniser is None
+            else self.recogniser.penalty()
+        )
+        return penalty if self._price == 0 else penalty + self._price * self.gate.penalty()
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """Return what learns at the gates' rate."""
@@ -290,4 +313,5 @@ class GatedStage(BankStage):
         return {
             "density": float(self.density().detach().mean()),
             "experts": float(self.selection().sum(dim=1).float().mean()),
+            **({} if self.recogniser is None else self.recogniser.report()),
         }
