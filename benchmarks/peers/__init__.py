@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-HOME = HERE.parent.parent / "build" / "peers"
-INSTALL_SECONDS = 300
+HOME_VARIABLE = "COTERIE_PEERS"
+"""Environment variable that names another folder to keep environments in."""
+HOME = Path(os.environ.get(HOME_VARIABLE) or HERE.parent.parent / "build" / "peers")
+INSTALL_SECONDS = 600
 
 
 def requirements(name: str) -> list[str]:

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-START_SECONDS = 120.0
+START_SECONDS = 180.0
+SPARED_BYTES = 1 << 30
+"""Memory of the machine that no peer may take: a server is ended before the machine ends others."""
 
 
 class NotStartedError(Exception):
@@ -53,12 +55,16 @@ def started(
 def _await_ready(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     limit = time.monotonic() + START_SECONDS
     while time.monotonic() < limit and server.poll() is None:
+        if psutil.virtual_memory().available < SPARED_BYTES:
+            raise NotStartedError("the machine's memory ran out before it was ready")
         try:
             if httpx.get(address).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
+    if server.poll() is None:
+        raise NotStartedError(f"it was not ready within {START_SECONDS:.0f} seconds")
     raise NotStartedError(log.read_text(encoding="utf-8", errors="replace")[-2000:])
 
 

@@ -3,16 +3,20 @@
     python -m benchmarks.peers.servers                    # environments are made when they are first needed
     python -m benchmarks.peers.servers --tasks 20 100 1000 --peers mlserver bentoml
     python -m benchmarks.peers.servers --seconds 0.5 --rounds 1
+    python -m benchmarks.peers.servers --tasks 1000 --peers ray --known   # beside what is written
 
-Single rows over HTTP, no two alike. Every way to run a peer is tried, and the best is compared with coterie,
-asked in the same encoding. Closed loop: 32 clients ask, wait, and ask again; what a server can do. Open loop:
-requests come at random times at parts of the rate that the peer can do; times count from when one should
-have been sent. The two are asked in turn, and the other is halted meanwhile, since some take a core to wait.
+Single rows over HTTP, no two alike. Every way to run a peer is tried, and the best is compared with
+coterie, asked in the same encoding; with ``--known`` only the way that was the best with the fewest tasks.
+Closed loop: 32 clients ask, wait, and ask again; what a server can do. Open loop: requests come at random
+times at parts of the rate that the peer can do; times count from when one should have been sent. The two
+are asked in turn, and the other is halted meanwhile, since some take a core to wait.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -23,7 +27,7 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
-from benchmarks.common import write_result
+from benchmarks.common import result_folder, write_result
 from benchmarks.peers import environment, requirements
 from benchmarks.peers.libraries import model_of
 from benchmarks.peers.servers import PEERS
@@ -39,12 +43,13 @@ from coterie.runtime import load
 from coterie.runtime.serving import running_server
 
 ENCODINGS: tuple[Encoding, ...] = ("json", "binary")
+RESULT = "peers_servers"
 MEBIBYTE = 1 << 20
 CONSOLE = Console()
 
 
 def with_peer(
-    bench: Bench, peer: Peer, ours: Mapping[Encoding, Side], chosen: argparse.Namespace
+    bench: Bench, peer: Peer, ours: Mapping[Encoding, Side], only: str | None, chosen: argparse.Namespace
 ) -> dict[str, Any]:
     """Return all about one peer beside coterie, or why it is left out."""
     about: dict[str, Any] = {
@@ -56,7 +61,7 @@ def with_peer(
     if isinstance(programs, str):
         return about | {"skipped": programs}
     try:
-        with bench.best_of(peer, programs) as best:
+        with bench.best_of(peer, programs, only) as best:
             about["ways"] = best.rates
             if best.way is None or best.side is None:
                 return about | {"skipped": next(iter(best.rates.values()))}
@@ -76,13 +81,15 @@ def with_peer(
     }
 
 
-def measure(tasks: int, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Compare coterie with every peer over a model of so many tasks."""
+def measure(tasks: int, known: Mapping[str, str], chosen: argparse.Namespace) -> dict[str, Any]:
+    """Compare coterie with every peer over so many tasks; ``known`` are the peers' best ways by title."""
     model, width = model_of(tasks)
     cores = (chosen.cores[0], chosen.cores[1])
     with TemporaryDirectory() as scratch, ExitStack() as stack:
         engine = load(export_untrained(model, Path(scratch) / "bundle"), threads=1)
+        began = time.perf_counter()
         at = pinned(stack, cores, running_server(engine.bundle.path, threads=1, grpc=False))
+        took = round(time.perf_counter() - began, 1)
         ours = {
             each: Side("coterie", at, partial(oip_request, each), partial(oip_scores, each))
             for each in ENCODINGS
@@ -92,10 +99,33 @@ def measure(tasks: int, chosen: argparse.Namespace) -> dict[str, Any]:
         CONSOLE.print(f"{tasks} tasks, coterie: {rates}")
         peers = []
         for name in chosen.peers:
-            found = with_peer(bench, PEERS[name], ours, chosen)
+            found = with_peer(bench, PEERS[name], ours, known.get(PEERS[name].title), chosen)
             peers.append(found)
             CONSOLE.print(f"{found['title']}: {found.get('ways') or found['skipped']}")
-    return {"tasks": tasks, "width": width, "coterie": rates, "peers": peers}
+    about = {key: getattr(chosen, key) for key in ("seconds", "rounds", "clients", "loads")}
+    coterie = {**rates, "start_seconds": took}
+    return {"tasks": tasks, "width": width, **about, "coterie": coterie, "peers": peers}
+
+
+def written() -> list[dict[str, Any]]:
+    """Return the results of earlier runs, by number of tasks."""
+    path = result_folder() / f"{RESULT}.json"
+    if not path.is_file():
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return found
+
+
+def together(earlier: list[dict[str, Any]], later: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return all results by number of tasks; a peer that was measured again has its later figures."""
+    found = {result["tasks"]: result for result in earlier}
+    for result in later:
+        again = {peer["title"] for peer in result["peers"]}
+        kept = [peer for peer in found.get(result["tasks"], result)["peers"] if peer["title"] not in again]
+        peers = {peer["title"]: peer for peer in [*kept, *result["peers"]]}
+        ordered = [peers[peer.title] for peer in PEERS.values() if peer.title in peers]
+        found[result["tasks"]] = {**result, "peers": ordered}
+    return [found[tasks] for tasks in sorted(found)]
 
 
 def main() -> None:
@@ -108,13 +138,16 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32, help="of the closed loop")
     parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 0.8], help="parts of a peer's most")
     parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="the servers', the client's")
+    parser.add_argument("--known", action="store_true", help="only the best way with the fewest tasks so far")
     chosen = parser.parse_args()
     uvloop.install()
-    results = [measure(tasks, chosen) for tasks in chosen.tasks]
-    for result in results:
+    earlier = written() if chosen.known else []
+    known = {peer["title"]: peer["way"] for peer in (earlier or [{"peers": []}])[0]["peers"] if "way" in peer}
+    for tasks in chosen.tasks:
+        result = measure(tasks, known, chosen)
         show(CONSOLE, result)
-    about = {key: getattr(chosen, key) for key in ("seconds", "rounds", "clients", "loads")}
-    print(write_result("peers_servers", {**about, "experts": EXPERTS, "used": USED, "results": results}))
+        earlier = together(earlier, [result])
+        print(write_result(RESULT, {"experts": EXPERTS, "used": USED, "results": earlier}))
 
 
 if __name__ == "__main__":

@@ -51,12 +51,20 @@ class Bench:
     """The server's and the client's."""
 
     @contextmanager
-    def best_of(self, peer: Peer, programs: Path) -> Iterator[Chosen]:
-        """Run a peer in its best way while the ``with`` block lasts; programs are its environment's."""
+    def best_of(self, peer: Peer, programs: Path, only: str | None = None) -> Iterator[Chosen]:
+        """Run a peer in its best way while the ``with`` block lasts.
+
+        Args:
+            peer: The peer.
+            programs: Its environment's.
+            only: The way that is known to be its best, if the others need not be tried.
+        """
         rates: dict[str, float | str] = {}
         chosen = Chosen(rates)
         with ExitStack() as kept:
             for name, way in peer.ways.items():
+                if only not in (None, name):
+                    continue
                 try:
                     with ExitStack() as stack, _aside(chosen.side):
                         began = time.perf_counter()

@@ -11,7 +11,7 @@ from rich.table import Table
 
 def show(console: Console, result: Mapping[str, Any]) -> None:
     """Print what each can do, and how long answers take at the same load; above 1 coterie is better."""
-    running = Table("peer", "its best way", "encoding", "MiB", "coterie's")
+    running = Table("peer", "its best way", "encoding", "started in s", "coterie's", "MiB", "coterie's")
     closed = Table(
         *("peer", "traffic", "a second", "coterie's", "ratio", "p99 ms", "coterie's"),
         title="closed loop",
@@ -25,9 +25,9 @@ def show(console: Console, result: Mapping[str, Any]) -> None:
             console.print(f"{peer['title']} is left out: {peer['skipped']}")
             continue
         title = peer["title"]
-        running.add_row(
-            *(title, peer["way"], peer["encoding"], str(peer["mib"]["peer"]), str(peer["mib"]["coterie"]))
-        )
+        starts = (f"{each['start_seconds']:.1f}" for each in (peer, result["coterie"]))
+        sizes = (str(peer["mib"][side]) for side in ("peer", "coterie"))
+        running.add_row(title, peer["way"], peer["encoding"], *starts, *sizes)
         for row in peer["closed"]:
             rates, tails = _both(row, "rate", digits=0), _both(row, "p99_ms")
             closed.add_row(title, row["traffic"], *rates, f"{row['throughput']:.2f}", *tails)
