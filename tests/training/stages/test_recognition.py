@@ -81,6 +81,23 @@ def test_a_tasks_own_experts_give_themselves_away_and_are_not_asked() -> None:
     assert (gradient[2:] == 0).all()
 
 
+def test_beside_private_blocks_the_shared_one_alone_is_asked() -> None:
+    options = {"adversarial": 0.0, "orthogonality": 0.0, "recognition": 1.0, "block": LINEAR}
+    stage = model_of([{"kind": "shared_private", **options}], tasks(3)).each_stage()[0]
+    inputs, (row, task) = torch.randn(5, 6), questions(11, 5, 3)
+    stage.train()(State(inputs, row), task)
+    stage.penalty().backward()
+    gradient = stage.bank.weights["layer/weight"].grad.flatten(1).norm(dim=1)
+    assert gradient[0] > 0
+    assert (gradient[1:] == 0).all()
+
+
+def test_a_shared_block_cannot_both_tell_and_not_tell() -> None:
+    with pytest.raises(ConfigError) as error:
+        model_of([{"kind": "shared_private", "block": LINEAR, "recognition": 1.0}], tasks(3))
+    assert "adversarial" in error.value.problems[0]
+
+
 def test_each_expert_is_asked_by_a_classifier_of_its_own() -> None:
     stage = gated(own=0)
     inputs, task = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])

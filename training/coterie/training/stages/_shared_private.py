@@ -16,6 +16,7 @@ from coterie.training.dispatch import State, distinct_pairs
 from coterie.training.draws import Draw
 from coterie.training.stages._base import BankStage, Stage, plan_of
 from coterie.training.stages._config import BlockStageConfig, NotNegative, Site
+from coterie.training.stages._recognition import Recogniser, Recognition
 
 
 class SharedPrivateConfig(BlockStageConfig):
@@ -24,8 +25,17 @@ class SharedPrivateConfig(BlockStageConfig):
     kind: Literal["shared_private"] = "shared_private"
     adversarial: NotNegative = 0.05
     """lambda: how strongly the shared block is kept from telling the tasks apart."""
+    recognition: Recognition = 0.0
+    """The opposite: price of not telling from the shared state which task an input is of."""
     orthogonality: NotNegative = 0.01
     """gamma: the price of saying the same in the shared and in the private state."""
+
+    def mistakes(self, site: Site) -> list[str]:
+        """Return what is wrong whatever the states' shape."""
+        found = super().mistakes(site)
+        if self.recognition and self.adversarial:
+            found.append("recognition: is what adversarial keeps the shared block from: set one of them to 0")
+        return found
 
     def build(self, site: Site) -> tuple[Stage, InputShape]:
         """Make the stage; its states are twice as wide as its block's results."""
@@ -35,13 +45,15 @@ class SharedPrivateConfig(BlockStageConfig):
     def stage(self, site: Site, make: Callable[[], Block]) -> Stage:
         """Make the stage."""
         tasks = len(site.tasks)
-        bank = Bank(make, tasks + 1)
+        bank, recogniser = Bank(make, tasks + 1), None
         following = output_shape(bank.template, site.shape)
         if len(following.dims) != 1:
             raise ConfigError(
                 f"block: shared and private states are vectors (D,), but this block gives {following}: set "
                 "its pool"
             )
+        if self.recognition:
+            recogniser = Recogniser(following, tasks, price=self.recognition)
         return SharedPrivateStage(
             site.name,
             tasks,
@@ -49,6 +61,7 @@ class SharedPrivateConfig(BlockStageConfig):
             following.vector("shared_private"),
             adversarial=self.adversarial,
             orthogonality=self.orthogonality,
+            recogniser=recogniser,
         )
 
 
@@ -71,11 +84,13 @@ class SharedPrivateStage(BankStage):
         *,
         adversarial: float = 0.05,
         orthogonality: float = 0.01,
+        recogniser: Recogniser | None = None,
     ) -> None:
         super().__init__(name, tasks, bank)
         self.adversarial = adversarial
         self.orthogonality = orthogonality
         self.discriminator = nn.Linear(size, tasks)
+        self.recogniser = recogniser
         self._penalty = torch.zeros(())
 
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
@@ -86,11 +101,15 @@ class SharedPrivateStage(BankStage):
         private = self.bank.run(state.values.index_select(0, pairs.state), pairs.block)
         if self.training:
             self._penalty = self._price(shared, private, pairs.block - 1)
+            if self.recogniser is not None:
+                self.recogniser.notice(shared, pairs.block - 1)
         return State(torch.cat([shared, private], dim=-1), pairs.index)
 
     def _price(self, shared: Tensor, private: Tensor, task: Tensor) -> Tensor:
         guess: Tensor = self.discriminator(_Reversed.apply(shared))  # type: ignore[no-untyped-call]
         told = nn.functional.cross_entropy(guess, task)
+        if self.orthogonality == 0:
+            return self.adversarial * told
         common = shared.new_zeros((self.tasks, shared.shape[1], private.shape[1]))
         common = common.index_add(0, task, shared.unsqueeze(2) * private.unsqueeze(1))
         rows = torch.bincount(task, minlength=self.tasks).clamp(min=1)
@@ -100,7 +119,11 @@ class SharedPrivateStage(BankStage):
     def penalty(self) -> Tensor:
         """Return the price of the last batch's states; it is asked for once a batch."""
         price, self._penalty = self._penalty, torch.zeros(())
-        return price
+        return price if self.recogniser is None else price + self.recogniser.penalty()
+
+    def report(self) -> dict[str, float]:
+        """Return how many tasks were recognised."""
+        return {} if self.recogniser is None else self.recogniser.report()
 
     def plan(self) -> StagePlan:
         """Return the plan: block 0 and block 1 + t for task t, one after the other."""
