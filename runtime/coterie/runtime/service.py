@@ -23,10 +23,12 @@ from starlette.types import ASGIApp
 from coterie.runtime._process import own_process
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.serving._failures import not_ready
+from coterie.runtime.serving._mending import mend_at_once
 from coterie.runtime.serving._open import check_served, open_models
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.access._callers import Access, Caller
+from coterie.runtime.serving.access._renewal import Renewal, over_http
 from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._asgi import caller_of, while_connected
 from coterie.runtime.serving.http._calls import CallMiddleware
@@ -114,6 +116,7 @@ class CoterieService:
         self._tracing = tracing_from(os.environ)
         self._typed = TypedApi(self._models)
         self._grpc: GrpcServer | None = None
+        self._renewal: Renewal | None = None
 
     @bentoml.on_deployment
     def verify() -> None:
@@ -124,6 +127,7 @@ class CoterieService:
         # BentoML asks this variable for one thing, a moment from now: in a container, where it is set, a
         # worker that died would not be started again, and the container go on with fewer of them, or none.
         os.environ.pop("BENTOML_CONTAINERIZED", None)
+        mend_at_once()
 
     @bentoml.on_startup
     async def start(self) -> None:
@@ -148,6 +152,11 @@ class CoterieService:
                 calls=_calls,
             )
             await self._grpc.start()
+        shown = over_http()
+        if self._grpc is not None and SETTINGS.tls is not None:
+            shown.append((SETTINGS.tls, self._grpc.show))
+        self._renewal = Renewal(shown, seconds=SETTINGS.poll_seconds)
+        self._renewal.start()
         if self._follower is not None:
             self._follower.start()
         self._reports.start()
@@ -158,6 +167,8 @@ class CoterieService:
         """Finish what was accepted, and take no more."""
         if self._grpc is not None:
             await self._grpc.stop(SETTINGS.shutdown_seconds)
+        if self._renewal is not None:
+            await self._renewal.stop()
         if self._follower is not None:
             await self._follower.stop()
         await self._models.close()

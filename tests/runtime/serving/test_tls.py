@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,39 @@ def test_a_client_that_trusts_another_authority_hangs_up(secured: Addresses, fil
 def test_a_server_with_tls_takes_nothing_plain(secured: Addresses) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://{secured.http}/readyz")
+
+
+@pytest.mark.slow
+def test_certificates_that_are_renewed_are_shown_to_who_comes_next(
+    features: HandMade, files: dict[str, Files], tmp_path: Path
+) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def put(shown: Files) -> None:
+        cert.write_bytes(shown.cert.read_bytes())
+        time.sleep(0.3)  # meanwhile they do not belong together, and those before are shown
+        key.write_bytes(shown.key.read_bytes())
+
+    def shown_are(trusted: Files) -> bool:
+        try:
+            over_http(at, trusted)
+            over_grpc(at, trusted)
+        except (httpx.ConnectError, InferenceServerException):
+            return False
+        return True
+
+    put(files["server"])
+    with running_server(features.path, threads=1, tls_cert=cert, tls_key=key, poll_seconds=0.1) as at:
+        over_http(at, files["server"])
+        over_grpc(at, files["server"])
+        put(files["foreign"])
+        deadline = time.monotonic() + 20
+        while not shown_are(files["foreign"]):
+            assert time.monotonic() < deadline
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            over_http(at, files["server"])
+        with pytest.raises(InferenceServerException, match=UNREACHABLE):
+            over_grpc(at, files["server"])
 
 
 def test_clients_show_a_certificate_of_the_right_authority(

@@ -23,6 +23,18 @@ class Tls:
     key: Path
     client_ca: Path | None = None
 
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what is other once a file is another or has other contents; zeros of one that is missing."""
+        found = []
+        for file in (self.cert, self.key, self.client_ca):
+            if file is not None:
+                try:
+                    status = file.stat()
+                    found.append((status.st_mtime_ns, status.st_size, status.st_ino))
+                except OSError:
+                    found.append((0, 0, 0))
+        return tuple(found)
+
     def check(self) -> None:
         """Check that the files are there and belong together.
 

@@ -50,6 +50,7 @@ class GrpcServer:
         self._stopping = asyncio.Event()
         self._servicer = Servicer(models, access or Access(None), self._stopping, calls or Calls())
         self._tls = tls
+        self._renewed: Any = None
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._options = [
             ("grpc.so_reuseport", 1),
@@ -77,7 +78,7 @@ class GrpcServer:
             port: int = (
                 self._server.add_insecure_port(self._address)
                 if self._tls is None
-                else self._server.add_secure_port(self._address, _credentials(self._tls))
+                else self._server.add_secure_port(self._address, self._credentials(self._tls))
             )
         except RuntimeError as error:
             raise OSError(f"cannot listen for gRPC on {self._address}: is the port in use?") from error
@@ -93,9 +94,26 @@ class GrpcServer:
             await asyncio.sleep(_HANDED_OVER_SECONDS)
             await self._server.stop(seconds)
 
+    def show(self, tls: Tls) -> None:
+        """Show these certificates to whoever connects from now on.
 
-def _credentials(tls: Tls) -> Any:
+        Raises:
+            OSError: If a file cannot be read; those before are shown then.
+        """
+        self._renewed = _certificates(tls)
+
+    def _credentials(self, tls: Tls) -> Any:
+        def renewed() -> Any:  # in a thread of gRPC's, before each handshake; None goes on with those before
+            certificates, self._renewed = self._renewed, None
+            return certificates
+
+        return grpc.dynamic_ssl_server_credentials(
+            _certificates(tls), renewed, require_client_authentication=tls.client_ca is not None
+        )
+
+
+def _certificates(tls: Tls) -> Any:
     authority = None if tls.client_ca is None else tls.client_ca.read_bytes()
-    return grpc.ssl_server_credentials(
-        [(tls.key.read_bytes(), tls.cert.read_bytes())], authority, require_client_auth=authority is not None
+    return grpc.ssl_server_certificate_configuration(
+        [(tls.key.read_bytes(), tls.cert.read_bytes())], root_certificates=authority
     )
