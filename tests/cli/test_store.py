@@ -36,6 +36,10 @@ def test_a_store_from_its_first_version_to_a_rollback(coterie: Command, bundle: 
         "",
         "served",
     ]
+    pruned = coterie("versions", "--store", store, "--prune", 1, "--json").output
+    assert "version 1 is removed" in pruned
+    assert "version 3 is removed" in pruned
+    assert Store(store).versions == (2, 4)
 
 
 def test_what_is_no_bundle_is_not_deployed(coterie: Command, run: Path, bundle: Path, tmp_path: Path) -> None:

@@ -15,18 +15,32 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "Examples:\n\n"
     "$ coterie versions --store store/reviews\n\n"
-    "$ coterie versions --store store/reviews --json | jq .current"
+    "$ coterie versions --store store/reviews --json | jq .current\n\n"
+    "$ coterie versions --store store/reviews --prune 2"
 )
 
 
 def versions(
     store: StoreOption,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a program.")] = False,
+    prune: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="First remove, for good, the versions older than the served one, but for the N that a "
+            "rollback leads to, and one on trial.",
+        ),
+    ] = None,
 ) -> None:
     """List a store's versions: which is served, which is on trial, and which a server could not load."""
     from coterie.runtime.store import Store
 
-    found = _describe(Store(store))
+    opened = Store(store)
+    if prune is not None:
+        for number in opened.prune(prune):
+            typer.echo(f"version {number} is removed", err=True)
+    found = _describe(opened)
     if as_json:
         typer.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return

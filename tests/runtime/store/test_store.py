@@ -60,6 +60,32 @@ def test_a_number_is_not_given_twice(store: Store, features: HandMade) -> None:
     assert store.add(features.path) == 3
 
 
+def test_old_versions_are_removed_but_for_those_in_use_and_those_to_go_back_to(
+    store: Store, features: HandMade
+) -> None:
+    for _ in range(6):
+        store.switch(store.add(features.path))
+    store.rollback()  # 6 is newer than what is served now
+    store.put_on_trial(Trial(version=2, share=0.1))
+    store.mark(1, "it could not be loaded")
+    serial = store.pointer().serial
+    assert store.prune(1) == (1, 3)
+    assert store.versions == (2, 4, 5, 6)
+    assert served(store) == (4, 5)
+    assert store.pointer().trial == Trial(version=2, share=0.1)
+    assert store.pointer().serial > serial
+    assert not store.failures()
+    assert store.prune(1) == ()
+    store.rollback()
+    assert store.rollback().current == 4
+    with pytest.raises(BundleError, match="first one served"):
+        store.rollback()
+    assert store.prune(0) == (2,)
+    assert store.add(features.path) == 7
+    with pytest.raises(ValueError, match="negative"):
+        store.prune(-1)
+
+
 def test_a_rollback_ends_a_trial_first(store: Store, features: HandMade) -> None:
     for _ in range(3):
         store.add(features.path)

@@ -72,6 +72,10 @@ class Pointer(_Frozen):
             return Pointer(serial=self.serial + 1, history=self.history[:until])
         return self.switched(number)
 
+    def shortened(self, length: int) -> Pointer:
+        """Return the pointer with no more than so many versions of its history."""
+        return self.model_copy(update={"serial": self.serial + 1, "history": self.history[-length:]})
+
     def tried(self, trial: Trial | None) -> Pointer:
         """Return the pointer with a version on trial, or with none."""
         return self.model_copy(update={"serial": self.serial + 1, "trial": trial})

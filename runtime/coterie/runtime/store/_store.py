@@ -171,6 +171,32 @@ class Store:
                     raise BundleError(f"version {trial.version} is served already: there is nothing to try")
             return self._point(before.tried(trial))
 
+    def prune(self, keep: int = 1) -> tuple[int, ...]:
+        """Remove old versions for good, and return which.
+
+        What stays: the version that is served, so many of those that a rollback leads to, the one on trial,
+        and whatever is newer than the one served, which may be on its way.
+
+        Raises:
+            BundleError: If nothing is served.
+            ValueError: If ``keep`` is negative.
+        """
+        if keep < 0:
+            raise ValueError(f"keep: {keep} is negative")
+        versions = self.path / _VERSIONS
+        with locked(self.path), locked(versions):
+            pointer = self.pointer().shortened(keep + 1)
+            kept = {*pointer.history, *([pointer.trial.version] if pointer.trial else [])}
+            old = tuple(each for each in self.versions if each < pointer.current and each not in kept)
+            self._point(pointer)
+            for number in old:
+                # A version is there whole or not at all; what a killed process leaves goes at the next add.
+                leaving = versions / f".partial-{secrets.token_hex(6)}"
+                (versions / str(number)).rename(leaving)
+                shutil.rmtree(leaving, ignore_errors=True)
+                self._failure(number).unlink(missing_ok=True)
+        return old
+
     def failures(self) -> dict[int, str]:
         """Return which versions a server could not load, and why."""
         found = {}
