@@ -94,6 +94,29 @@ class TrainerConfig(_Frozen):
         return self
 
 
+class TeacherConfig(_Frozen):
+    """Teachers of one kind; what is not given is the run's own."""
+
+    model: ModelConfig | None = None
+    """Their stages, for teachers that see something else in an input than the model does."""
+    trainer: TrainerConfig | None = None
+    """How they are trained."""
+    number: Count = 1
+    """How many of them, each with a seed of its own."""
+
+
+class DistillationConfig(_Frozen):
+    """Models trained first, whose mean answer is learned where a question has no label."""
+
+    teachers: Annotated[tuple[TeacherConfig, ...], Field(min_length=1)] = (TeacherConfig(number=3),)
+    """The kinds of teachers; together they are one ensemble."""
+    weight: Positive = 1.0
+    """What a question without a label weighs, beside 1 for one that has one."""
+    labelled: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the teachers in the loss of a question with a label: they have learned it too, so their answer
+    says little new about it."""
+
+
 class RunConfig(_Frozen):
     """A whole training."""
 
@@ -102,3 +125,5 @@ class RunConfig(_Frozen):
     data: DataConfig
     model: ModelConfig
     trainer: TrainerConfig = TrainerConfig()
+    distillation: DistillationConfig | None = None
+    """Teachers, for questions without a label."""

@@ -10,6 +10,8 @@ checkpoints/            the newest two, to resume from
 best.safetensors        the best weights on dev
 plan.json               the sharing plan they freeze to
 vectors.safetensors     word vectors that were read or learned before the training
+teachers.safetensors    what teachers answer to the train split's questions
+teachers.json           what these scored on dev
 samples.safetensors     some inputs of the dev split, for an export to be checked with
 metrics.json            what the frozen model scores on dev and test
 plots/                  who shares with whom, and how the training went
@@ -19,7 +21,7 @@ report.html             all of it on one page
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +33,13 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from coterie.runtime.errors import CheckpointError, TrainingError
+from coterie.runtime.errors import CheckpointError, ConfigError, TrainingError
 from coterie.runtime.manifest import TensorSpec, TextSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import InputShape
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
+from coterie.training.distillation import teach
 from coterie.training.first import First, first_block, first_block_of, target_scale
 from coterie.training.loop.batches import BatchSource
 from coterie.training.loop.checkpoint import load_weights
@@ -46,6 +49,7 @@ from coterie.training.loop.progress import Watcher
 from coterie.training.loop.ranks import choose_device, join
 from coterie.training.loop.trainer import BEST, Trainer
 from coterie.training.model import MultiTaskModel, build_model
+from coterie.training.ngrams import give_ngram_weights
 from coterie.training.report import read_metrics, write_report
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
 from coterie.training.several import Arrays, each, only
@@ -184,10 +188,19 @@ def train(
         ranks.wait()
         if not ranks.first:
             give_vectors(model, config, dataset, folder)
+        give_ngram_weights(model, config.model, dataset)
         shift, scale = target_scale(dataset)
         model.head.shift.copy_(shift)
         model.head.scale.copy_(scale)
-        Trainer(config, dataset, model, folder, watcher or Watcher(), ranks=ranks).fit()
+        watcher = watcher or Watcher()
+        taught, lessons = dataset, None
+        if config.distillation is not None:
+            if ranks.world > 1:
+                raise ConfigError(
+                    "distillation: teachers are trained in one process: start one, or leave it out (null)"
+                )
+            taught, lessons = teach(config, dataset, folder, _teacher(watcher))
+        Trainer(config, taught, model, folder, watcher, ranks=ranks, lessons=lessons).fit()
         ranks.wait()
         if not (folder / BEST).is_file():
             raise TrainingError(
@@ -218,6 +231,18 @@ def load_run(folder: Path) -> Run:
     load_weights(model, folder / BEST)
     metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return Run(folder, config, data, model.eval(), metrics)
+
+
+def _teacher(watcher: Watcher) -> Callable[[RunConfig, Path, Dataset], MultiTaskModel]:
+    """Return what trains a teacher in its folder, unless it is trained already."""
+
+    def trained(config: RunConfig, folder: Path, dataset: Dataset) -> MultiTaskModel:
+        if (folder / METRICS).is_file():
+            return load_run(folder).model
+        watcher.teacher(config.name)
+        return train(config, folder, dataset=dataset, watcher=watcher, report=False).model
+
+    return trained
 
 
 def _fresh_model(config: RunConfig, data: RunData, first: First, folder: Path) -> MultiTaskModel:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError
@@ -28,7 +28,10 @@ class NgramBagConfig(BlockConfig):
     buckets: Annotated[int, Field(ge=1)] = 1 << 18
     """Number of rows that the n-grams of two and more words are hashed to."""
     weighted: bool = True
-    """Whether each n-gram also has a learned weight; it begins at 1."""
+    """Whether each n-gram also has a learned weight."""
+    start: Literal["ones", "log_ratio"] = "ones"
+    """What those weights begin at: 1, or what each n-gram tells of the labels. Then a row belongs to the
+    n-gram of the training data that tells most of those hashed to it; n-grams without a row are left out."""
     weight_rate: Annotated[float, Field(gt=0)] = 6.0
     """Learning rate of those weights, in multiples of the stage's."""
     activation: Activation = "tanh"
@@ -36,6 +39,12 @@ class NgramBagConfig(BlockConfig):
     """Share of the n-grams left out while training."""
     dropout: Rate = 0.0
     """Share of the outputs set to zero while training."""
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.start != "ones" and not self.weighted:
+            raise ValueError("start: is of the learned weights: leave weighted: false out")
+        return self
 
     def build(self, shape: InputShape) -> NgramBag:
         """Make the bag for tokens ``(L,)``."""
@@ -64,12 +73,20 @@ class NgramBag(Block):
             self.weight = nn.Parameter(torch.ones(rows))
             self.rates = {"weight": config.weight_rate}
         self.weighted = config.weighted
+        self.owned = config.start == "log_ratio"
+        if self.owned:
+            # Nobody's, until the training data says whose; int64 as the keys.
+            self.register_buffer("owner", torch.zeros(rows, dtype=torch.int64))
+            self.owner: Tensor
         self.activation = activation_module(config.activation)
         self.dropout = nn.Dropout(config.dropout)
 
-    def _ids(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the n-grams' ids and whether each is one, both ``[R, n * L]``."""
-        ids, present = [tokens], [tokens > 0]
+    def keys(self, tokens: Tensor) -> Tensor:
+        """Return the n-grams of each text, ``[R, L] -> [R, n * L]``; 0 is none.
+
+        A word's key is its id. Those of longer n-grams are larger, and hardly ever the same for two of them.
+        """
+        found = [tokens]
         length = tokens.shape[1]
         for size in range(2, self.ngrams + 1):
             # Padding by the n-gram's reach on the right keeps any length legal, and adds no n-gram.
@@ -79,13 +96,21 @@ class NgramBag(Block):
                 word = padded[:, step : step + length]
                 hashed = hashed + word * _PRIMES[step]
                 whole = whole & (word > 0)
-            ids.append(torch.where(whole, hashed % self.buckets + self.vocabulary, torch.zeros_like(hashed)))
-            present.append(whole)
-        return torch.cat(ids, dim=1), torch.cat(present, dim=1)
+            found.append(torch.where(whole, hashed + self.vocabulary, torch.zeros_like(hashed)))
+        return torch.cat(found, dim=1)
+
+    def rows(self, keys: Tensor) -> Tensor:
+        """Return the row of the embedding that each key, of any shape, is hashed to."""
+        return torch.where(
+            keys < self.vocabulary, keys, (keys - self.vocabulary) % self.buckets + self.vocabulary
+        )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map token ids ``[R, L]`` to ``[R, D]``."""
-        ids, present = self._ids(tokens)
+        keys = self.keys(tokens)
+        ids, present = self.rows(keys), keys > 0
+        if self.owned:
+            present = present & (self.owner[ids] == keys)
         if self.training and self.token_dropout > 0:
             present = present & (torch.rand(present.shape, device=present.device) >= self.token_dropout)
         weight = present.to(self.embedding.dtype)

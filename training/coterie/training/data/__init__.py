@@ -26,6 +26,7 @@ from coterie.training.data._dataset import (
     Text,
     TokenInputs,
     Truth,
+    join_splits,
 )
 from coterie.training.data._memory import dataset_of
 from coterie.training.data._read_config import read_data_config, resolve_paths
@@ -48,6 +49,7 @@ __all__ = [
     "TokenOptions",
     "Truth",
     "dataset_of",
+    "join_splits",
     "load_data",
     "read_data_config",
     "resolve_paths",

@@ -36,6 +36,9 @@ Pools = Mapping[str, Pool]
 """Every input of a model by its name, n of each."""
 
 
+_OTHERS = "unanswered"
+
+
 def merge(pools: Pools) -> tuple[Pools, Ints, Ints]:
     """Return the distinct rows, the first occurrence of each, and each row's place among them."""
     count = len(next(iter(pools.values())))
@@ -136,6 +139,7 @@ def assemble(
     where: Callable[[int], str],
     problems: Problems,
     unlabeled: Sequence[str | tuple[str, ...]] = (),
+    others: tuple[Ints, Ints] | None = None,
 ) -> Dataset:
     """Put a data set together.
 
@@ -149,7 +153,8 @@ def assemble(
         tokens: How texts become tokens.
         where: Where an input stands in its file, for a message.
         problems: Where to note what is wrong.
-        unlabeled: Texts that nothing is asked about.
+        unlabeled: Texts without an answer.
+        others: Inputs and tasks of questions without an answer, both ``[U]``.
 
     Raises:
         DataError: If a text has no token, or a split no question; and for whatever was noted before.
@@ -168,6 +173,8 @@ def assemble(
         for number, name in enumerate(SPLITS)
         if (code == number).any()
     }
+    if others is not None and len(others[0]):
+        members[_OTHERS] = np.unique(others[0])
     made = [
         _one_input(name, pool, members, tokens or TokenOptions(), where=where, problems=problems)
         for name, pool in pools.items()
@@ -191,13 +198,22 @@ def assemble(
             target=questions.target[asked],
             weight=None if weight is None else weight[asked],
         )
+    unanswered = None
+    if others is not None and _OTHERS in members:
+        unanswered = Split(
+            inputs=_side_by_side([one.splits[_OTHERS] for one in made]),
+            row=np.searchsorted(members[_OTHERS], others[0]),
+            task=others[1],
+            target=np.full((len(others[0]), questions.target.shape[1]), np.nan, dtype=np.float32),
+        )
     return Dataset(
         inputs=specs,
         tasks=questions.tasks,
         splits=splits,
         text=text,
-        sha256=checksum(specs, questions.tasks, splits, text, unlabeled),
+        sha256=checksum(specs, questions.tasks, splits, text, unlabeled=unlabeled, unanswered=unanswered),
         unlabeled=unlabeled,
+        unanswered=unanswered,
     )
 
 
@@ -227,7 +243,7 @@ def _one_input(
         dtype = "uint8" if pool.ndim == 4 else "float32"
         spec = TensorSpec(name=name, dtype=dtype, shape=(None, *pool.shape[1:]))
         return _OneInput(spec, {split: DenseInputs(pool[rows]) for split, rows in members.items()})
-    learned = [pool[row] for row in members["train"]]
+    learned = [pool[row] for split in ("train", _OTHERS) for row in members.get(split, ())]
     make = make_tokenizer if isinstance(pool[0], str) else train_words
     text = make(learned, tokens)
     encoder = TextEncoder(text.tokenizer, text.spec)

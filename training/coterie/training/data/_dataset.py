@@ -185,7 +185,9 @@ class Dataset:
         splits: ``train`` and ``dev`` always, ``test`` and ``ood`` where there is one.
         text: How the texts became tokens, when the inputs are texts.
         sha256: Checksum of the content: the same data has the same, whatever file it came from.
-        unlabeled: Texts that nothing is asked about, to learn word vectors from.
+        unlabeled: Texts without an answer, to learn word vectors from.
+        unanswered: Questions without an answer, about inputs of their own, for a teacher; none where there
+            is none of them.
         truth: What a planted data set was made of.
     """
 
@@ -195,7 +197,35 @@ class Dataset:
     text: Text | None = None
     sha256: str
     unlabeled: Sequence[str | tuple[str, ...]] = ()
+    unanswered: Split | None = None
     truth: Truth | None = None
+
+
+def join_splits(splits: Sequence[Split]) -> Split:
+    """Return one split with the questions of several, in their order; a text keeps its tokens."""
+    starts = np.cumsum([0, *(len(split.inputs) for split in splits)])
+    weights = [np.ones(len(split), np.float32) if split.weight is None else split.weight for split in splits]
+    return Split(
+        inputs=_join_inputs([split.inputs for split in splits]),
+        row=np.concatenate([split.row + start for split, start in zip(splits, starts, strict=False)]),
+        task=np.concatenate([split.task for split in splits]),
+        target=np.concatenate([split.target for split in splits]),
+        weight=None if all(split.weight is None for split in splits) else np.concatenate(weights),
+    )
+
+
+def _join_inputs(parts: Sequence[Inputs]) -> Inputs:
+    first = parts[0]
+    if isinstance(first, JoinedInputs):
+        members = zip(*(part.members for part in parts if isinstance(part, JoinedInputs)), strict=True)
+        return JoinedInputs(tuple(map(_join_inputs, members)))
+    if isinstance(first, TokenInputs):
+        texts = [part for part in parts if isinstance(part, TokenInputs)]
+        starts = np.cumsum([0, *(len(part.tokens) for part in texts)])
+        offsets = [part.offsets[:-1] + start for part, start in zip(texts, starts, strict=False)]
+        tokens = np.concatenate([part.tokens for part in texts])
+        return TokenInputs(tokens, np.concatenate([*offsets, starts[-1:]]), first.pad_id)
+    return DenseInputs(np.concatenate([part.values for part in parts if isinstance(part, DenseInputs)]))
 
 
 def checksum(
@@ -203,7 +233,9 @@ def checksum(
     tasks: Sequence[TaskSpec],
     splits: Mapping[str, Split],
     text: Text | None,
+    *,
     unlabeled: Sequence[str | tuple[str, ...]] = (),
+    unanswered: Split | None = None,
 ) -> str:
     """Return the SHA-256 of a data set's content."""
     digest = hashlib.sha256()
@@ -214,10 +246,8 @@ def checksum(
     specs = [spec.model_dump(mode="json") for spec in inputs]
     add([specs[0] if len(specs) == 1 else specs, [task.model_dump(mode="json") for task in tasks]])
     add([text.tokenizer, text.spec.model_dump(mode="json")] if text else None)
-    for name in SPLITS:
-        if name not in splits:
-            continue
-        split = splits[name]
+    asked = {name: splits[name] for name in SPLITS if name in splits}
+    for name, split in (asked if unanswered is None else asked | {"unanswered": unanswered}).items():
         for array in (*split.inputs.parts(), split.row, split.task, split.target, split.weight):
             if array is None:
                 add(None)

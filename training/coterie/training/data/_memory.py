@@ -14,7 +14,7 @@ from coterie.training.data._config import MemoryConfig
 from coterie.training.data._config_parts import check_input_names
 from coterie.training.data._dataset import Array, Dataset
 from coterie.training.data._problems import Problems
-from coterie.training.data._questions import ask, split_codes
+from coterie.training.data._questions import ask, split_codes, unanswered, unlabeled_rows
 from coterie.training.data._table import read_weights
 from coterie.training.data._tables import Table
 from coterie.training.yaml_config import load_config
@@ -45,8 +45,8 @@ def dataset_of(
             no ``task``, else the T numbers or labels of each task. NaN and None are missing.
         task: The task of each row by name or number, ``[n]``.
         weight: Of each row, ``[n]``.
-        split: ``train``, ``dev`` or ``test`` for each row, ``[n]``; without it ``dev_share`` and
-            ``test_share`` of the inputs are cut off.
+        split: ``train``, ``dev``, ``test`` or ``unlabeled`` for each row, ``[n]``; without it
+            ``dev_share`` and ``test_share`` of the inputs are cut off.
         names: Names of the target's columns.
         options: Those of a data configuration (docs/data.md), such as ``task_kind``, ``labels``,
             ``dev_share``, ``test_share``, ``seed`` and ``tokens``.
@@ -66,7 +66,7 @@ def dataset_of(
     given = {"task": task, "weight": weight, "split.column": split}
     source: dict[str, Any] = {name: name for name, values in given.items() if values is not None}
     if source.pop("split.column", None):
-        source["split"] = {"column": "split.column"}
+        source["split"] = {"column": "split.column", "unlabeled": "unlabeled"}
     config = load_config(MemoryConfig, source=options | source | {"target": list(names)})
     columns = {
         name: _column(name, np.asarray(values), count, problems)
@@ -87,6 +87,9 @@ def dataset_of(
     codes = np.zeros_like(rows) if config.split is None else split_codes(table, config.split, problems)
     questions = ask(table, config, targets=config.target, kept=codes >= 0, problems=problems)
     weights = read_weights(table, config.weight, codes >= 0, problems)
+    bare, bare_task = unanswered(
+        table, config, questions.tasks, unlabeled_rows(table, config.split), problems
+    )
     problems.check()
     distinct, first, place = merge(pools)
     return assemble(
@@ -99,6 +102,7 @@ def dataset_of(
         tokens=config.tokens,
         where=lambda item: table.where(int(first[item]), "inputs"),
         problems=problems,
+        others=(place[bare], bare_task),
     )
 
 

@@ -69,6 +69,30 @@ def unlabeled_rows(table: Table, column: SplitColumn | None) -> Ints:
     return np.flatnonzero([name in column.unlabeled for name in found])
 
 
+def unanswered(
+    table: Table, config: _Questions, tasks: Sequence[TaskSpec], rows: Ints, problems: Problems
+) -> tuple[Ints, Ints]:
+    """Return the row and the task of each question that some unlabeled rows ``[U]`` stand for, both ``[Q]``.
+
+    A row is a question of the task that it names, or of every task, where each has a column of its own.
+    """
+    names = [task.name for task in tasks]
+    if config.task is None:
+        return np.repeat(rows, len(names)), np.tile(np.arange(len(names)), len(rows))
+    found = _columns.names(table.columns[config.task])[rows]
+    known = np.array([name in names for name in found], dtype=bool)
+    if config.tasks is None and config.other_tasks == "error":
+        problems.add_each(
+            rows[~known],
+            lambda row: (
+                f"{table.where(row, config.task or '')}: an unlabeled row is of no task that has labels: "
+                "correct it, remove the row, or set other_tasks: ignore"
+            ),
+        )
+    number = np.array([names.index(name) for name in found[known]], dtype=np.int64)
+    return rows[known], number
+
+
 def declared_tasks(
     config: _Questions, known: Sequence[str], source: str, problems: Problems
 ) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from coterie.training.data._assemble import Pool, assemble, merge
 from coterie.training.data._config import TableConfig
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Floats, Ints
 from coterie.training.data._problems import Problems, shown
-from coterie.training.data._questions import ask, split_codes, unlabeled_rows
+from coterie.training.data._questions import ask, split_codes, unanswered, unlabeled_rows
 from coterie.training.data._tables import Table, concatenate, read_table
 
 
@@ -123,6 +123,11 @@ def load_table(config: TableConfig) -> Dataset:
     asked[questions.row] = True
     asked = asked if len(questions.row) else kept
     weight = read_weights(table, config.weight, asked, problems)
+    unlabeled = unlabeled_rows(table, config.split)
+    if texts is not None:
+        unlabeled = unlabeled[~_empty(texts[unlabeled])]
+    bare, bare_task = unanswered(table, config, questions.tasks, unlabeled, problems)
+    asked[bare] = True
     rows = np.flatnonzero(asked)
     pools: dict[str, Pool] = {}
     for name, one in config.named().items():
@@ -143,7 +148,8 @@ def load_table(config: TableConfig) -> Dataset:
         tokens=config.tokens,
         where=lambda item: table.where(int(rows[first[item]]), column or ""),
         problems=problems,
-        unlabeled=() if texts is None else list(filter(None, texts[unlabeled_rows(table, config.split)])),
+        unlabeled=() if texts is None else list(texts[unlabeled]),
+        others=(place[bare], bare_task),
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from coterie.training.data import Split
+from coterie.training.loop.lessons import Lessons
 from coterie.training.loop.samplers import Ints, Rates, draw_questions
 from coterie.training.several import Tensors, apply
 
@@ -27,10 +28,12 @@ class Batch:
         row: ``[B]`` int64, the input each question is about.
         task: ``[B]`` int64.
         target: ``[B, T]`` float32.
-        weight: ``[B]`` float32; 0 for a question without a label.
+        weight: ``[B]`` float32; 0 for a question from which nothing is learned.
         question: ``[B]`` int64, where each question stands in its split.
         place: ``[B]`` int64, where each question stands among those of the whole batch.
         whole: Number of questions of the whole batch.
+        answers: ``[B, C]`` float32, what teachers answer, if there are any.
+        taught: ``[B]`` float32, their share in each question's loss.
     """
 
     inputs: Tensors
@@ -41,6 +44,8 @@ class Batch:
     question: Ints
     place: Tensor
     whole: int
+    answers: Tensor | None = None
+    taught: Tensor | None = None
 
 
 class BatchSource:
@@ -54,6 +59,7 @@ class BatchSource:
         balance: bool = False,
         task_weights: Mapping[int, float] | None = None,
         rates: Rates | None = None,
+        lessons: Lessons | None = None,
         device: torch.device = _CPU,
     ) -> None:
         """Take a split.
@@ -64,6 +70,7 @@ class BatchSource:
             balance: Make every task weigh the same, whatever its number of questions.
             task_weights: Factors of some tasks' weights.
             rates: How often each task is asked while training.
+            lessons: What teachers answer; without it a question that has no label weighs nothing.
             device: Where batches go.
         """
         self.split = split
@@ -75,7 +82,11 @@ class BatchSource:
         self._start = np.concatenate([[0], np.cumsum(self._count)])
         self._asked = np.flatnonzero(self._count)
         weight: npt.NDArray[Any] = np.ones(len(split.row)) if split.weight is None else split.weight
-        weight = weight * ~np.isnan(split.target).reshape(len(split.row), -1).all(axis=1)
+        labelled = ~np.isnan(split.target).reshape(len(split.row), -1).all(axis=1)
+        weight = weight * np.where(labelled, 1.0, 0.0 if lessons is None else lessons.weight)
+        self._lessons = lessons
+        if lessons is not None:
+            self._taught = np.where(labelled, lessons.labelled, 1.0).astype(np.float32)
         if balance:
             total = np.bincount(split.task, weights=weight, minlength=tasks)
             share = total.sum() / (np.count_nonzero(total) * np.maximum(total, 1e-12))
@@ -146,6 +157,8 @@ class BatchSource:
             question=chosen,
             place=tensor(place),
             whole=len(questions),
+            answers=None if self._lessons is None else tensor(self._lessons.answers[chosen]),
+            taught=None if self._lessons is None else tensor(self._taught[chosen]),
         )
 
     def _about(self, inputs: Ints) -> Ints:

@@ -19,6 +19,7 @@ from coterie.training.draws import (
     ScoreDraw,
 )
 from coterie.training.loop.batches import Batch
+from coterie.training.loop.lessons import AnswerLoss
 from coterie.training.loop.losses import Loss
 from coterie.training.model import MultiTaskModel
 
@@ -39,7 +40,7 @@ class Outcome:
 
     Attributes:
         losses: ``[B]``, each question's loss with the first gates drawn for it.
-        weight: ``[B]``, each question's weight; 0 for a question without a label.
+        weight: ``[B]``, each question's weight; 0 where nothing is learned from it.
         task: ``[B]`` int64.
         extra: Scalar: the stages' penalties, and a term whose gradient is that of the gates.
     """
@@ -67,6 +68,7 @@ class Objective:
         estimator: GateEstimator = "auto",
         samples: int = 2,
         asked: float = 1.0,
+        differs: AnswerLoss | None = None,
     ) -> None:
         """Take a model and its loss.
 
@@ -78,6 +80,7 @@ class Objective:
             estimator: How the gates' gradient is estimated.
             samples: Sets of gates drawn for each question, where gates are drawn at all.
             asked: Questions about an input, on average: what decides how many experts a step runs.
+            differs: What it costs to differ from a teacher, where there is one.
         """
         self._model = model
         self._loss = loss
@@ -86,6 +89,7 @@ class Objective:
         self._estimator = estimator
         self._samples = samples
         self._asked = asked
+        self._differs = differs
 
     def __call__(self, batch: Batch) -> Outcome:
         """Answer the batch's questions while training."""
@@ -97,6 +101,11 @@ class Objective:
             scores, batch.target.repeat(sets, *[1] * (batch.target.dim() - 1)), task
         )
         weight = batch.weight * labelled[: len(batch.task)]
+        if self._differs is not None and batch.answers is not None and batch.taught is not None:
+            taught = batch.taught.repeat(sets)
+            own = torch.where(taught < 1, (1 - taught) * losses, 0.0)
+            losses = own + taught * self._differs(scores, batch.answers.repeat(sets, 1), task)
+            weight = batch.weight
         losses = losses.reshape(sets, -1)
         extra = self._model.penalty() + draw.surrogate(losses, weight, batch.task)
         return Outcome(losses=losses[0], weight=weight, task=batch.task, extra=extra)

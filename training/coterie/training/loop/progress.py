@@ -21,6 +21,9 @@ from rich.text import Text
 class Watcher:
     """Is told how a training goes; does nothing. Override what you want to see."""
 
+    def teacher(self, name: str) -> None:
+        """What begins next is the training of a teacher."""
+
     def start(self, *, epochs: int, batches: int, done: int) -> None:
         """Begin; ``done`` epochs of ``epochs`` were made before."""
 
@@ -53,8 +56,13 @@ class ConsoleWatcher(Watcher):
         self._status = ""
         self._best: dict[str, Any] = {}
 
+    def teacher(self, name: str) -> None:
+        """Say which."""
+        self._console.print(f"first, {name}:", highlight=False, markup=False)
+
     def start(self, *, epochs: int, batches: int, done: int) -> None:
         """Show the bar."""
+        self._status, self._best = "", {}
         self._bar.start()
         self._task = self._bar.add_task(
             "training", total=epochs * batches, completed=done * batches, status=""

@@ -26,6 +26,7 @@ from coterie.training.loop.checkpoint import CheckpointFolder, restore_optimizer
 from coterie.training.loop.evaluate import evaluate
 from coterie.training.loop.gradients import BatchGradient, seed_of
 from coterie.training.loop.history import History
+from coterie.training.loop.lessons import AnswerLoss, Lessons
 from coterie.training.loop.losses import Loss, QuestionLoss
 from coterie.training.loop.objective import Objective
 from coterie.training.loop.optimise import make_optimizer, set_rates
@@ -66,6 +67,7 @@ class Trainer:
         watcher: Watcher,
         *,
         ranks: Ranks | None = None,
+        lessons: Lessons | None = None,
     ) -> None:
         self.config = config
         self.model = model
@@ -82,6 +84,7 @@ class Trainer:
             balance=settings.task_balance == "tasks",
             task_weights=_by_number(settings.task_weights, model),
             rates=Rates(sampler=settings.sampler, temperature=settings.temperature),
+            lessons=lessons,
             device=device,
         )
         self._dev = BatchSource(dataset.splits["dev"], tasks, device=device)
@@ -107,6 +110,7 @@ class Trainer:
                 estimator=settings.gate_estimator,
                 samples=settings.gate_samples,
                 asked=self._train.asked,
+                differs=None if lessons is None else AnswerLoss(dataset.tasks, model.head.scale),
             ),
             self._train,
             gates=gates,
