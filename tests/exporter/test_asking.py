@@ -36,12 +36,15 @@ def test_batches_are_of_no_one_two_an_odd_number_all_and_a_thousand_inputs(
     asked: dict[str, list[Feeds]], tmp_path: Path
 ) -> None:
     publish(MODELS["shared"](), tmp_path / "bundle")
-    assert len(asked) == 7
+    assert len(asked) == 9
+    counts = {int(feeds["count"][0]) for feeds in asked.pop("router.host.onnx")}
+    assert {0, 1, 2, 11, 21, 1001} <= counts
+    thousand = {"router.onnx", "router.device.onnx", "t0.onnx", "t3.onnx", "t5.onnx"}
     for file, runs in asked.items():
         sizes = {len(feeds["inputs"]) for feeds in runs}
         assert {0, 1, 2, 11, 21} <= sizes
         # A thousand: the router, and the first, the middle and the last task.
-        assert (max(sizes) == 1001) == (file in {"router.onnx", "t0.onnx", "t3.onnx", "t5.onnx"})
+        assert (max(sizes) == 1001) == (file in thousand)
     questions = {(len(feeds["inputs"]), len(feeds["row"])) for feeds in asked["router.onnx"]}
     assert {(0, 0), (21, 0), (1, 1), (1, 6), (1001, 1001)} <= questions
     assert any(count > inputs for inputs, count in questions if inputs > 1)
@@ -52,7 +55,7 @@ def test_sequences_are_of_every_length(asked: dict[str, list[Feeds]], tmp_path: 
     tokens = samples(model)
     longest = tokens.shape[1]
     publish(model, tmp_path / "bundle")
-    for file in ("router.onnx", "x.onnx", "y.onnx", "z.onnx"):
+    for file in ("router.onnx", "router.device.onnx", "x.onnx", "y.onnx", "z.onnx"):
         lengths = {feeds["tokens"].shape[1] for feeds in asked[file]}
         assert lengths == set(range(1, longest + 1)), file
 

@@ -105,7 +105,7 @@ def test_equal_heads_are_stored_once(exported: Get) -> None:
 @pytest.mark.parametrize("name", list(MODELS))
 def test_graphs_hold_no_weights_and_compute_no_constants(exported: Get, name: str) -> None:
     bundle = exported(name)
-    for file in [*(entry.graph for entry in bundle.manifest.tasks), "router.onnx"]:
+    for file in [*(entry.graph for entry in bundle.manifest.tasks), "router.onnx", "router.device.onnx"]:
         assert constant_nodes(ir.load(bundle.folder / file)) == []
         model = onnx.load(bundle.folder / file, load_external_data=False)
         onnx.checker.check_model(str(bundle.folder / file), full_check=True)

@@ -17,10 +17,12 @@ from tests.exporter.making import Columns, LstmBlock, Maker, QuadraticHead, Uses
 
 from coterie.exporter import _model
 from coterie.exporter._builder import serialize
+from coterie.exporter._divide import divide
 from coterie.exporter._model import BoundModel, bind_model, prune
 from coterie.exporter._router import router_graph
 from coterie.exporter._task_graph import task_graph
 from coterie.exporter._trace import Tracer
+from coterie.exporter._verify import DividedRouter
 from coterie.exporter._weights import WeightStore
 from coterie.runtime.manifest import WEIGHTS, TensorSpec
 from coterie.runtime.tasks import TaskSpec
@@ -136,12 +138,15 @@ def _inputs(model: FrozenModel, generator: np.random.Generator, rows: int) -> Ar
 
 
 def _bound(model: FrozenModel, folder: Path) -> BoundModel:
-    """Write a model's graphs: ``router.onnx`` and a number for each task."""
+    """Write a model's graphs: ``router.onnx``, its two parts, and a number for each task."""
     store = WeightStore()
     samples = _inputs(model, np.random.default_rng(0), 4)
     bound = bind_model(prune(model), samples, store, lambda _: None)
     weights = store.write(folder / WEIGHTS)
-    (folder / "router.onnx").write_bytes(serialize(router_graph(bound, weights)))
+    router = router_graph(bound, weights)
+    parts = divide(router)
+    for name, graph in (("router", router), ("host", parts.host), ("device", parts.device)):
+        (folder / f"{name}.onnx").write_bytes(serialize(graph))
     for number in range(len(bound.tasks)):
         (folder / f"{number}.onnx").write_bytes(serialize(task_graph(bound, weights, number)))
     return bound
@@ -177,6 +182,9 @@ def test_the_router_the_task_graphs_and_torch_agree(
         _bound(model, folder)
         scores = _run(folder / "router.onnx", **feeds, row=row, task=task)
         np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-4)
+        parts = DividedRouter(folder, "host.onnx", "device.onnx")
+        divided = parts.run({**feeds, "row": row, "task": task})["scores"]
+        np.testing.assert_allclose(divided, scores, rtol=1e-6, atol=1e-6)
         for number, spec in enumerate(model.tasks):
             alone = _run(folder / f"{number}.onnx", **feeds)
             asked = task == number

@@ -15,7 +15,7 @@ OLDER = Path(__file__).parent / "older"
 
 
 @pytest.mark.parametrize("mode", ["router", "task"])
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_bundle_answers_as_it_did(version: int, mode: Mode) -> None:
     engine = load(OLDER / str(version) / "bundle", mode=mode)
     assert engine.bundle.manifest.schema_version == version

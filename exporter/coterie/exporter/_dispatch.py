@@ -9,6 +9,9 @@ The states ``h [S, ...]`` and, for each of B questions, the state it is about, f
     index   = how many pairs lie before each key      where in F each question finds its results
 
 A stage that mixes nothing hands F on as the states: questions that share a block go on sharing its result.
+
+S is never asked of the states themselves, but reckoned from the number of inputs on: so all of the above but
+Gather, Split and the blocks depends on no state, and can be computed before there are any (``_divide``).
 """
 
 from __future__ import annotations
@@ -35,11 +38,13 @@ class Flow:
         states: ``[S, ...]``.
         shape: Shape of one state.
         position: ``[B]`` int64, the state each question is about; None where question b is about state b.
+        count: S as a vector of one number.
     """
 
     states: ir.Value
     shape: StateShape
     position: ir.Value | None
+    count: ir.Value
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,16 @@ class Pairs:
         return builder.ops("Split", gathered, self.sizes, outputs=blocks, name="parts", axis=0)
 
 
-def state_count(builder: GraphBuilder, states: ir.Value) -> ir.Value:
-    """Return S as a vector of one number."""
-    return builder.op("Shape", states, start=0, end=1)
+def count_of(builder: GraphBuilder, values: ir.Value) -> ir.Value:
+    """Return the length of inputs, or of a question's or a pair's numbers, as a vector of one number."""
+    return builder.op("Shape", values, start=0, end=1)
 
 
 def positions(builder: GraphBuilder, flow: Flow) -> ir.Value:
     """Return the position of every question, ``[B]``, where they are needed as numbers."""
     if flow.position is not None:
         return flow.position
-    count = builder.op("Squeeze", state_count(builder, flow.states), builder.integers(0))
+    count = builder.op("Squeeze", flow.count, builder.integers(0))
     zero, one = (builder.constant(np.array(number, dtype=np.int64)) for number in (0, 1))
     return builder.op("Range", zero, count, one)
 
@@ -88,11 +93,10 @@ def find_pairs(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDA
         table: ``[N]`` or ``[N, k]``, the blocks each task uses; a repeated block costs nothing.
     """
     blocks = int(table.max()) + 1
-    count = state_count(builder, flow.states)
-    keys = state_keys(builder, flow, task, table, count)
+    keys = state_keys(builder, flow, task, table)
     flat = keys if table.ndim == 1 else builder.op("Reshape", keys, builder.integers(-1))
     ones = builder.op("ConstantOfShape", builder.op("Shape", flat), value=_fill(1))
-    total = builder.op("Mul", count, builder.integers(blocks))
+    total = builder.op("Mul", flow.count, builder.integers(blocks))
     zeros = builder.op("ConstantOfShape", total, value=_fill(0))
     present = builder.op("ScatterElements", zeros, flat, ones, axis=0)
     pairs = builder.op("Squeeze", builder.op("NonZero", present), builder.integers(0))
@@ -100,7 +104,7 @@ def find_pairs(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDA
     before = builder.op("CumSum", present, first_axis, exclusive=1)
     by_block = builder.op("Reshape", present, builder.integers(blocks, -1))
     # Without states there are no pairs, but the divisor must not be 0 all the same.
-    divisor = builder.op("Max", count, builder.integers(1))
+    divisor = builder.op("Max", flow.count, builder.integers(1))
     return Pairs(
         blocks=builder.op("Div", pairs, divisor),
         rows=builder.op("Mod", pairs, divisor),
@@ -111,29 +115,29 @@ def find_pairs(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDA
 
 def run_blocks(
     builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDArray[np.int64], run: RunBlock
-) -> tuple[ir.Value, ir.Value | None]:
+) -> tuple[ir.Value, ir.Value | None, ir.Value]:
     """Run the blocks that the questions need, each once for each distinct state.
 
     Returns:
-        The results of all pairs, ``[P, ...]``, and the pair of each question (and block), ``[B]`` or
-        ``[B, k]``; None where question b's is pair b.
+        The results of all pairs, ``[P, ...]``; the pair of each question (and block), ``[B]`` or ``[B, k]``,
+        None where question b's is pair b; and P as a vector of one number.
     """
     blocks = int(table.max()) + 1
     if blocks == 1:
         # Everybody's block: it takes the states as they are.
-        return run(0, flow.states), flow.position
+        return run(0, flow.states), flow.position, flow.count
     if table.ndim == 2 and all(set(row) == set(range(blocks)) for row in table):
         # Everybody uses all of them: every pair is needed, and its number is its key.
-        index = state_keys(builder, flow, task, table, state_count(builder, flow.states))
-        return concat_rows(builder, [run(block, flow.states) for block in range(blocks)]), index
+        results = concat_rows(builder, [run(block, flow.states) for block in range(blocks)])
+        count = builder.op("Mul", flow.count, builder.integers(blocks))
+        return results, state_keys(builder, flow, task, table), count
     pairs = find_pairs(builder, flow, task, table)
     parts = pairs.split(builder, flow.states, blocks)
-    return concat_rows(builder, [run(block, part) for block, part in enumerate(parts)]), pairs.index
+    results = concat_rows(builder, [run(block, part) for block, part in enumerate(parts)])
+    return results, pairs.index, count_of(builder, pairs.rows)
 
 
-def state_keys(
-    builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDArray[np.int64], count: ir.Value
-) -> ir.Value:
+def state_keys(builder: GraphBuilder, flow: Flow, task: ir.Value, table: npt.NDArray[np.int64]) -> ir.Value:
     """Return ``block * S + position`` for each question (and block).
 
     Args:
@@ -141,13 +145,12 @@ def state_keys(
         flow: The states, and which one each question is about.
         task: ``[B]`` int64.
         table: ``[N]`` or ``[N, k]``, the block of each task.
-        count: S, as a vector of one number.
     """
     chosen = builder.op("Gather", builder.constant(table, "blocks"), task, axis=0)
     position = positions(builder, flow)
     if table.ndim == 2:
         position = builder.op("Unsqueeze", position, builder.integers(1))
-    return builder.op("Add", builder.op("Mul", chosen, count), position)
+    return builder.op("Add", builder.op("Mul", chosen, flow.count), position)
 
 
 def concat_rows(builder: GraphBuilder, results: Sequence[ir.Value]) -> ir.Value:

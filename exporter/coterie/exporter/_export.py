@@ -12,7 +12,15 @@ import onnx_ir as ir
 
 from coterie.exporter._builder import constant_nodes, length_without_weights, serialize
 from coterie.exporter._check import check
-from coterie.exporter._files import REPORT_FILE, ROUTER_FILE, describe, graph_files
+from coterie.exporter._divide import divide
+from coterie.exporter._files import (
+    DEVICE_FILE,
+    HOST_FILE,
+    REPORT_FILE,
+    ROUTER_FILE,
+    describe,
+    graph_files,
+)
 from coterie.exporter._metrics import Measuring, compare_metrics, with_measured
 from coterie.exporter._model import BoundModel, prune
 from coterie.exporter._precision._agree import reference_of, rounding_of
@@ -35,6 +43,7 @@ from coterie.runtime.manifest import (
     ColumnCut,
     Manifest,
     Provenance,
+    RouterParts,
     TaskEntry,
     TextSpec,
 )
@@ -111,7 +120,13 @@ def export(
         if text is not None:
             _copy_tokenizer(folder, *text)
         checked = Checked(
-            folder, model.inputs, model.tasks, graphs, ROUTER_FILE, rounding_of(narrowing.precision)
+            folder,
+            model.inputs,
+            model.tasks,
+            graphs,
+            ROUTER_FILE,
+            rounding_of(narrowing.precision),
+            parts=(HOST_FILE, DEVICE_FILE),
         )
         contents = Contents(folder, weights)
         known = {} if previous is None else previous.known(contents, checked, provenance, tolerance)
@@ -124,6 +139,7 @@ def export(
                 for task, graph in zip(model.tasks, graphs, strict=True)
             ),
             router=ROUTER_FILE,
+            router_parts=RouterParts(host=HOST_FILE, device=DEVICE_FILE),
             plan=model.plan,
             tensors=model.tensor_uses(),
             files={path.name: describe(path) for path in sorted(folder.iterdir())},
@@ -191,7 +207,10 @@ def _write_graphs(
         graph = task_graph(model, weights, task)
         bare.append(length_without_weights(graph))
         _write_graph(folder / file, graph, index)
-    _write_graph(folder / ROUTER_FILE, router_graph(model, weights), index)
+    router = router_graph(model, weights)
+    parts = divide(router)
+    for file, graph in ((ROUTER_FILE, router), (HOST_FILE, parts.host), (DEVICE_FILE, parts.device)):
+        _write_graph(folder / file, graph, index)
     sizes = {
         "weights": weights.length,
         "graphs": sum((folder / file).stat().st_size for file in graphs),

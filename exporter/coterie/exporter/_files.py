@@ -13,10 +13,12 @@ from coterie.runtime.manifest import FileEntry
 from coterie.runtime.tasks import ROUTER
 
 ROUTER_FILE = f"{ROUTER}.onnx"
+HOST_FILE, DEVICE_FILE = f"{ROUTER}.host.onnx", f"{ROUTER}.device.onnx"
 REPORT_FILE = "report.html"
 
 _SLUG_LENGTH = 60
 _HASH_LENGTH = 8
+_OWN = frozenset(name.removesuffix(".onnx") for name in (ROUTER_FILE, HOST_FILE, DEVICE_FILE))
 # Windows keeps these for devices, with any ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
@@ -68,4 +70,4 @@ def _slug(name: str) -> str:
 
 
 def _is_reserved(slug: str) -> bool:
-    return slug.casefold() == ROUTER or _DEVICES.fullmatch(slug) is not None
+    return slug.casefold() in _OWN or _DEVICES.fullmatch(slug) is not None

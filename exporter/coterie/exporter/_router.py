@@ -19,10 +19,10 @@ from coterie.exporter._builder import GraphBuilder, Output
 from coterie.exporter._dispatch import (
     Flow,
     concat_rows,
+    count_of,
     find_pairs,
     positions,
     run_blocks,
-    state_count,
     state_keys,
 )
 from coterie.exporter._heads import HeadGroup, mixed_probabilities
@@ -46,9 +46,9 @@ def router_graph(model: BoundModel, weights: WeightFile) -> ir.Model:
     row = builder.input("row", "int64", ["B"])
     task = builder.input("task", "int64", ["B"])
     entry = model.enter(builder, inputs)
-    every = Flow(entry.states, entry.shape, None)
+    every = Flow(entry.states, entry.shape, None, count_of(builder, inputs[0]))
     # Through a table of all rows: a row out of range fails here, instead of reading another block's results.
-    flow = Flow(entry.states, every.shape, builder.op("Gather", positions(builder, every), row, axis=0))
+    flow = replace(every, position=builder.op("Gather", positions(builder, every), row, axis=0))
     for number in range(entry.stage, len(model.plan.stages) - 1):
         stage = model.plan.stages[number]
         with builder.scope(stage.name):
@@ -71,24 +71,27 @@ def _stage(builder: GraphBuilder, model: BoundModel, number: int, flow: Flow, ta
         return _stitched(builder, stage.stitches, model.blocks[number], replace(flow, shape=after), task)
     if stage.columns is not None:
         results = model.blocks[number][0].run(builder, flow.states)
-        return _read_columns(builder, replace(flow, states=results, shape=after), stage.columns, task)
+        # That an export checks: the columns of a block's results are of a fixed number.
+        width = int(shape.dims[0] or 0)
+        return _read_columns(builder, replace(flow, states=results, shape=after), stage.columns, width, task)
     table, weights = stage_tables(stage)
 
     def run(block: int, states: ir.Value) -> ir.Value:
         return model.blocks[number][block].run(builder, states)
 
     if not stage.mixes:
-        results, index = run_blocks(builder, flow, task, table[:, 0], run)
-        return Flow(results, after, index)
+        results, index, count = run_blocks(builder, flow, task, table[:, 0], run)
+        return Flow(results, after, index, count)
     with builder.scope(f"{stage.name}/mixtures"):
         flow, task, table, weights, index = _distinct_mixtures(builder, flow, task, table, weights)
     blocks = table[:, 0] if table.shape[1] == 1 else table
-    results, chosen = run_blocks(builder, flow, task, blocks, run)
+    results, chosen, _ = run_blocks(builder, flow, task, blocks, run)
     if chosen is not None:
         results = builder.op("Gather", results, chosen, axis=0)
     mixture = Mixture(builder, weights, shape, task)
     joined = stage.combine == "concat" and weights.shape[1] > 1
-    return Flow(mixture.join(results) if joined else mixture.add(results), after, index)
+    mixed = mixture.join(results) if joined else mixture.add(results)
+    return Flow(mixed, after, index, count_of(builder, task))
 
 
 def _distinct_mixtures(
@@ -122,20 +125,21 @@ def _stitched(
     if len(place) == 1:
         return replace(flow, states=states)
     table = np.array([place[read] for read in stitches.reads], dtype=np.int64)
-    position = state_keys(builder, flow, task, table, state_count(builder, flow.states))
-    return Flow(states, flow.shape, position)
+    position = state_keys(builder, flow, task, table)
+    return Flow(states, flow.shape, position, builder.op("Mul", flow.count, builder.integers(len(place))))
 
 
-def _read_columns(builder: GraphBuilder, flow: Flow, columns: Sequence[int], task: ir.Value) -> Flow:
-    """Make each column of ``[S, columns, ...]`` a state of its own: question b reads its task's."""
-    sizes = builder.op("Shape", flow.states, start=0, end=2)
-    count = builder.op("ReduceProd", sizes, builder.integers(0))
+def _read_columns(
+    builder: GraphBuilder, flow: Flow, columns: Sequence[int], width: int, task: ir.Value
+) -> Flow:
+    """Make each column of ``[S, width, ...]`` a state of its own: question b reads its task's."""
+    count = builder.op("Mul", flow.count, builder.integers(width))
     shape = builder.op("Concat", count, builder.op("Shape", flow.states, start=2), axis=0)
     # Literally, so that no rows stay no rows.
     states = builder.op("Reshape", flow.states, shape, allowzero=1)
-    first = builder.op("Mul", positions(builder, flow), builder.op("Shape", flow.states, start=1, end=2))
+    first = builder.op("Mul", positions(builder, flow), builder.integers(width))
     own = builder.op("Gather", builder.constant(np.array(columns, dtype=np.int64), "columns"), task, axis=0)
-    return Flow(states, flow.shape, builder.op("Add", first, own))
+    return Flow(states, flow.shape, builder.op("Add", first, own), count)
 
 
 def stage_tables(stage: StagePlan) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -161,7 +165,7 @@ def _heads(builder: GraphBuilder, model: BoundModel, flow: Flow, task: ir.Value)
     slots = _slots(builder, slot_of, task)
     if len(model.heads) == 1:
         return _run_group(builder, model.heads[0], block_of[0], asked, slots)
-    questions = Flow(asked, flow.shape, None)
+    questions = Flow(asked, flow.shape, None, count_of(builder, task))
     pairs = find_pairs(builder, questions, task, np.array(group_of, dtype=np.int64))
     states = pairs.split(builder, asked, len(model.heads))
     parts = pairs.split(builder, slots, len(model.heads))

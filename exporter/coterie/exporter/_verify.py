@@ -61,6 +61,7 @@ class Checked:
         graphs: Each task's file.
         router: The router's file.
         rounding: What answers may differ by beyond the tolerance.
+        parts: The files of the router's two parts, its host's and its device's.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class Checked:
     graphs: Sequence[str]
     router: str
     rounding: Rounding | None = None
+    parts: tuple[str, str] | None = None
 
     def feeds(self, inputs: Arrays) -> dict[str, Array]:
         """Return inputs by their names in the graphs."""
@@ -87,7 +89,7 @@ def verify(
 
     Every graph is asked batches of no, one, two, an odd number of and all samples; of sequences also in half
     their length and in length 1. The router, and three of the task graphs, are asked a thousand inputs at
-    once as well, and sequences of every length.
+    once as well, and sequences of every length. The router's two parts together are asked what it is asked.
 
     Args:
         checked: The files.
@@ -118,19 +120,18 @@ def verify(
             _check_task(checked, session, large, number, comparison, sizes=[LARGE])
         comparison.check_share(session.file)
         errors[checked.tasks[number].name] = comparison.rounded
-    session, comparison = (
-        GraphSession(checked.folder, checked.router),
-        _Comparison(tolerance, checked.rounding),
-    )
+    routers: list[tuple[Router, _Comparison]] = [
+        (router, _Comparison(tolerance, checked.rounding)) for router in _routers(checked)
+    ]
     for case in cases:
-        asked = questions(len(case), len(checked.tasks))
-        _check_router(checked, session, case, comparison, asked)
+        _check_routers(checked, routers, case, questions(len(case), len(checked.tasks)))
     for case, rows in (*((case, len(case)) for case in lengths), (large, LARGE)):
-        _check_router(checked, session, case, comparison, [mixed(len(case), rows, len(checked.tasks))])
-    comparison.check_share(session.file)
+        _check_routers(checked, routers, case, [mixed(len(case), rows, len(checked.tasks))])
+    for router, comparison in routers:
+        comparison.check_share(router.file)
     return Parity(
         tolerance=tolerance,
-        max_abs_error=max(comparison.rounded, *errors.values(), 0.0),
+        max_abs_error=max(*(comparison.rounded for _, comparison in routers), *errors.values(), 0.0),
         graphs=len(errors) + 1,
         inputs=count(samples),
         of=len(checked.tasks) + 1,
@@ -154,16 +155,40 @@ class GraphSession:
             raise ExportError(
                 f"ONNX Runtime cannot load {file}: export again ({type(error).__name__})"
             ) from error
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feeds: dict[str, Array]) -> dict[str, Floats]:
         """Return the outputs by name."""
         try:
-            results = self._session.run(None, feeds)
+            results = self._session.run(None, {name: feeds[name] for name in self.inputs})
         except Exception as error:
             rows = {name: array.shape[0] for name, array in feeds.items()}
             raise ExportError(f"{self.file} cannot be run on {rows} rows ({type(error).__name__})") from error
         return dict(zip(self.outputs, results, strict=True))
+
+
+class DividedRouter:
+    """The router's two parts, asked as it is: what the first answers is given to the second."""
+
+    def __init__(self, folder: Path, host: str, device: str) -> None:
+        self.file = device
+        self._host = GraphSession(folder, host)
+        self._device = GraphSession(folder, device)
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Floats]:
+        """Return the outputs by name."""
+        count = np.array([len(next(iter(feeds.values())))], dtype=np.int64)
+        ahead = self._host.run({"row": feeds["row"], "task": feeds["task"], "count": count})
+        return self._device.run({**feeds, **ahead})
+
+
+Router = GraphSession | DividedRouter
+
+
+def _routers(checked: Checked) -> list[Router]:
+    whole = GraphSession(checked.folder, checked.router)
+    return [whole] if checked.parts is None else [whole, DividedRouter(checked.folder, *checked.parts)]
 
 
 class _Case:
@@ -272,22 +297,32 @@ def _check_task(
             comparison.check_probabilities(session.file, batch, answer["probabilities"], expected)
 
 
-def _check_router(
-    checked: Checked, session: GraphSession, case: _Case, comparison: _Comparison, asked: Iterable[Asked]
+def _check_routers(
+    checked: Checked,
+    routers: Sequence[tuple[Router, _Comparison]],
+    case: _Case,
+    asked: Iterable[Asked],
 ) -> None:
     for ask in asked:
-        row, task = ask.row, ask.task
-        batch = f"{len(ask.take)} inputs, {len(row)} questions"
-        answer = session.run({**checked.feeds(take(case.inputs, ask.take)), "row": row, "task": task})
-        comparison.check(session.file, batch, answer["scores"], case.answers(ask.take[row], task))
-        if "probabilities" in answer:
-            expected = np.zeros_like(answer["scores"])
-            for question, number in enumerate(task):
-                spec = checked.tasks[int(number)]
-                own = slice(question, question + 1)
-                scores = answer["scores"][own, ..., : spec.width]
-                expected[own, ..., : spec.width] = probabilities(spec, scores)
-            comparison.check_probabilities(session.file, batch, answer["probabilities"], expected)
+        feeds = {**checked.feeds(take(case.inputs, ask.take)), "row": ask.row, "task": ask.task}
+        batch = f"{len(ask.take)} inputs, {len(ask.row)} questions"
+        wanted = case.answers(ask.take[ask.row], ask.task)
+        for router, comparison in routers:
+            answer = router.run(feeds)
+            comparison.check(router.file, batch, answer["scores"], wanted)
+            if "probabilities" in answer:
+                expected = _probabilities_of(checked, answer["scores"], ask.task)
+                comparison.check_probabilities(router.file, batch, answer["probabilities"], expected)
+
+
+def _probabilities_of(checked: Checked, scores: Floats, task: npt.NDArray[np.int64]) -> Floats:
+    """Return what the scores of a router's questions mean as probabilities."""
+    expected = np.zeros_like(scores)
+    for question, number in enumerate(task):
+        spec = checked.tasks[int(number)]
+        own = slice(question, question + 1)
+        expected[own, ..., : spec.width] = probabilities(spec, scores[own, ..., : spec.width])
+    return expected
 
 
 def probabilities(task: TaskSpec, scores: Floats) -> Floats:

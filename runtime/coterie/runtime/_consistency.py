@@ -34,6 +34,9 @@ def check_names(manifest: Manifest) -> None:
         if not _NAME.fullmatch(name) or name == MANIFEST:
             raise IntegrityError(f"{MANIFEST} lists {name!r}, which is not a file of the bundle: {AGAIN}")
     graphs = {manifest.router: "the router graph"}
+    if manifest.router_parts is not None:
+        parts = manifest.router_parts
+        graphs |= {parts.host: "the router's dispatch", parts.device: "the router without its dispatch"}
     graphs |= {entry.graph: f"the graph of task {entry.task.name!r}" for entry in manifest.tasks}
     needed = {WEIGHTS: "the weights"} | graphs
     if manifest.text is not None:

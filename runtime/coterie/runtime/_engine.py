@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from coterie.runtime._asked import Asked
 from coterie.runtime._bundle import Bundle, load_bundle
+from coterie.runtime._devices import provider_problems
 from coterie.runtime._graph import RunOptions
 from coterie.runtime._inputs import as_indices, as_inputs
 from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._runner import Mode, Runner
-from coterie.runtime._sessions import Sessions, Weights, provider_problems
+from coterie.runtime._sessions import Sessions, Weights
 from coterie.runtime._signature import PublicKey
 from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError
 from coterie.runtime.tasks import TaskSpec

@@ -9,15 +9,19 @@ from typing import Literal
 import onnxruntime as ort
 
 from coterie.runtime._bundle import Bundle
+from coterie.runtime._devices import CPU, check_started, on_device, with_options
+from coterie.runtime._divided import DividedRouter
 from coterie.runtime._graph import Graph, check_contract
 from coterie.runtime._process import share
-from coterie.runtime.errors import BundleError, ConfigError
+from coterie.runtime.errors import BundleError
+from coterie.runtime.manifest import RouterParts
 
 Weights = Literal["fast", "shared"]
 
 _FATAL_ONLY = 4
 _SESSION_BYTES = 256 * 1024
 """What a session takes beside its weights: 1,000 of them take 230 MB more than their weights."""
+_QUESTIONS = {"row": "int64", "task": "int64"}
 _NUMBER_BYTES = 4
 """A session computes in fp32, whatever its weights are stored in."""
 
@@ -48,17 +52,30 @@ class Sessions:
         self._providers = list(providers)
         self._threads = threads or 0
         self._task_threads = task_threads
-        self._router: Graph | None = None
+        self._router: Graph | DividedRouter | None = None
         self._lock = threading.Lock()
         self._inputs: dict[str, str] = {spec.name: spec.dtype for spec in bundle.manifest.inputs}
 
-    def router(self) -> Graph:
-        """Return the router graph: one session for all tasks, that holds every weight once."""
+    def router(self) -> Graph | DividedRouter:
+        """Return the router graph: one session for all tasks, that holds every weight once.
+
+        On a device, a second one beside it computes the dispatch on the CPU, where the bundle has that.
+        """
         with self._lock:
             if self._router is None:
-                wanted = {**self._inputs, "row": "int64", "task": "int64"}
-                self._router = self._make(self._bundle.manifest.router, wanted, threads=self._threads)
+                manifest = self._bundle.manifest
+                if on_device(self._providers) and manifest.router_parts is not None:
+                    self._router = self._make_divided(manifest.router_parts)
+                else:
+                    wanted = {**self._inputs, **_QUESTIONS}
+                    self._router = self._make(manifest.router, wanted, threads=self._threads)
             return self._router
+
+    def _make_divided(self, parts: RouterParts) -> DividedRouter:
+        host = self._make(parts.host, {"count": "int64", **_QUESTIONS}, dispatch=True, threads=1)
+        wanted = {**host.gives, **self._inputs, **_QUESTIONS}
+        device = self._make(parts.device, wanted, threads=self._threads)
+        return DividedRouter(host, device, tuple(self._inputs))
 
     def make_task(self, index: int) -> Graph:
         """Return a new session of one task's graph."""
@@ -76,7 +93,16 @@ class Sessions:
         weights = 0 if mapped else self._bundle.manifest.plan.parameters_of(index)
         return _SESSION_BYTES + _NUMBER_BYTES * weights
 
-    def _make(self, name: str, inputs: dict[str, str], *, threads: int, arena: bool = True) -> Graph:
+    def _make(
+        self,
+        name: str,
+        inputs: dict[str, str],
+        *,
+        threads: int,
+        arena: bool = True,
+        dispatch: bool = False,
+    ) -> Graph:
+        providers = [CPU] if dispatch else self._providers
         file = self._bundle.graph(name)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL_ONLY
@@ -87,7 +113,9 @@ class Sessions:
             options.add_session_config_entry("session.disable_prepacking", "1")
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         try:
-            session = ort.InferenceSession(str(file), options, providers=self._providers, enable_fallback=0)
+            session = ort.InferenceSession(
+                str(file), options, providers=with_options(providers), enable_fallback=0
+            )
         except Exception as error:
             # The text of ONNX Runtime's error carries absolute paths; it stays in the cause, for the log.
             raise BundleError(
@@ -95,22 +123,6 @@ class Sessions:
                 f"({type(error).__name__}): export the bundle again, or upgrade onnxruntime"
             ) from error
         session.disable_fallback()
-        absent = [provider for provider in self._providers if provider not in session.get_providers()]
-        if absent:
-            raise ConfigError("ONNX Runtime did not start every provider that was asked for", absent)
-        check_contract(session, name, inputs)
-        return Graph(session, name, bound=self._providers != ["CPUExecutionProvider"])
-
-
-def provider_problems(providers: Sequence[str]) -> list[str]:
-    """Return what is wrong with the providers that are asked for: none given, or one that is not there."""
-    available = ort.get_available_providers()
-    problems = [
-        f"providers: {provider!r} is not in this ONNX Runtime, which has {', '.join(available)}"
-        + ("; install coterie[gpu]" if provider.startswith(("CUDA", "Tensorrt")) else "")
-        for provider in providers
-        if provider not in available
-    ]
-    if not providers:
-        problems.append("providers: give at least one, such as 'CPUExecutionProvider'")
-    return problems
+        check_started(session, providers)
+        check_contract(session, name, inputs, dispatch=dispatch)
+        return Graph(session, name, bound=on_device(providers))

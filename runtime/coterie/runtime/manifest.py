@@ -2,7 +2,7 @@
 
 A reader refuses a newer version; an older one stays readable. Version 2 added stages that concatenate or read
 columns, and tagging. Version 3 says which graphs were asked, and
-which precision weights are stored in.
+which precision weights are stored in. Version 4 has the router in two parts as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coterie.runtime.errors import BundleError
 from coterie.runtime.plan import SharingPlan, StageKind
 from coterie.runtime.tasks import TaskSpec
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 _CHECKSUM = "checksum"
@@ -148,6 +148,15 @@ class PrecisionReport(_Frozen):
     """Task to the points that it lost there; negative where it gained. Empty where nothing was measured."""
 
 
+class RouterParts(_Frozen):
+    """The router once more, in two files: what can be computed before there are states, and the rest."""
+
+    host: str
+    """``(count, row, task)``, the number of inputs and the questions, to the dispatch."""
+    device: str
+    """Inputs and dispatch to scores and probabilities."""
+
+
 class ColumnCut(_Frozen):
     """What stitched columns were made to take no longer from each other."""
 
@@ -184,6 +193,8 @@ class Manifest(_Frozen):
     tasks: tuple[TaskEntry, ...] = Field(min_length=1)
     router: str
     """File of the router graph."""
+    router_parts: RouterParts | None = None
+    """The same for a device that the dispatch is not computed on; None in bundles before version 4."""
     plan: SharingPlan
     tensors: dict[str, tuple[TensorUse, ...]]
     """Block name to its tensors."""
