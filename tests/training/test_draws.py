@@ -11,6 +11,7 @@ from tests.training.making import model_of, task
 from torch import Tensor
 from torch.func import functional_call
 
+import coterie.training.model
 from coterie.training import MultiTaskModel
 from coterie.training.draws import (
     BaselineDraw,
@@ -210,7 +211,9 @@ def test_a_part_of_a_step_draws_the_gates_it_has_in_the_whole() -> None:
 
 
 @pytest.mark.parametrize("name", ["score 2", "leave_one_out 2", "disarm 2", "local"])
-def test_weights_learn_from_the_first_set_of_gates_alone(name: str) -> None:
+def test_weights_learn_from_the_first_set_of_gates_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # That a gated layer and the heads in one learn as one by one is tested beside them.
+    monkeypatch.setattr(coterie.training.model, "scored", lambda *_: None)
     made = model("learned", experts=3)
     stage, seen = made.gated_stages()[0], []
     stage.gate.register_forward_hook(lambda _module, _inputs, result: seen.append(result[0]))

@@ -265,10 +265,26 @@ def test_gates_say_whether_a_budget_may_cut_them() -> None:
 def test_gates_are_flipped_where_all_experts_run_anyway(
     logit: float, samples: int, asked: float, wanted: str
 ) -> None:
-    model = made("learned")
+    large = {"kind": "mlp", "widths": [300, 8]}
+    model = model_of([{"kind": "gated", "experts": 5, "block": large}], tasks(N), size=300)
     with torch.no_grad():
         model.gated_stages()[0].gate.logits.fill_(logit)
     assert cheapest(model, samples, asked) == wanted
+
+
+def test_flips_of_many_small_gates_cost_more_than_their_experts() -> None:
+    model = model_of([{"kind": "gated", "experts": 30, "block": LINEAR}], tasks(N))
+    assert cheapest(model, 2, N) == "disarm"
+    assert cheapest(model, 2, N, inputs=1) == "local"  # A step so small costs the same anyway.
+
+
+def test_tasks_that_draw_alike_need_fewer_experts() -> None:
+    large = {"kind": "mlp", "widths": [300, 8]}
+    model = model_of(
+        [{"kind": "gated", "experts": 5, "probability": 0.2, "block": large}], tasks(N), size=300
+    )
+    assert cheapest(model, 2, 50) == "local"
+    assert cheapest(model, 2, 50, alike=True) == "disarm"
 
 
 def test_gates_are_not_flipped_where_more_than_heads_would_run_again() -> None:

@@ -105,10 +105,15 @@ class Draw(ABC):
         return numbers
 
     def bernoulli(self, logits: Tensor) -> Tensor:
-        """Draw gates that are open with probabilities sigmoid(``logits [S * Q, M]``); return them as bool."""
-        opened = self.uniform(logits.shape[1], logits.device) < torch.sigmoid(logits.detach())
-        self._add(torch.nn.functional.logsigmoid(torch.where(opened, logits, -logits)).sum(dim=1))
-        return opened
+        """Draw gates that are open with probabilities sigmoid(``logits``), bool ``[S * Q, M]``.
+
+        The logits are ``[S * Q, M]``, or ``[Q, M]`` for every set.
+        """
+        opened = self.uniform(logits.shape[1], logits.device).reshape(-1, *logits.shape)
+        opened = opened < torch.sigmoid(logits.detach())
+        score = torch.nn.functional.logsigmoid(torch.where(opened, logits, -logits)).sum(dim=-1)
+        self._add(score.flatten())
+        return opened.flatten(0, 1)
 
     def categorical(self, logits: Tensor) -> Tensor:
         """Draw one of M with probabilities softmax(``logits [S * Q, M]``); return it as bool, as wide."""
@@ -192,15 +197,18 @@ class DisarmDraw(Draw):
     """
 
     def bernoulli(self, logits: Tensor) -> Tensor:
-        """Draw gates that are open with probabilities sigmoid(``logits [S * Q, M]``); return them as bool."""
-        half = self._numbers(self.samples // 2, logits.shape[1], logits.device).flatten(0, 1)
-        mine = logits[: len(half)]
+        """Draw gates that are open with probabilities sigmoid(``logits``), bool ``[S * Q, M]``.
+
+        The logits are ``[S * Q, M]``, or ``[Q, M]`` for every set.
+        """
+        half = self._numbers(self.samples // 2, logits.shape[1], logits.device)
+        mine = logits[: self.questions]
         probability = torch.sigmoid(mine.detach())
         first, second = half < probability, 1 - half < probability
         sign = first.to(logits.dtype) - second.to(logits.dtype)
-        toward = 0.5 * (sign * torch.sigmoid(mine.detach().abs()) * mine).sum(dim=1)
+        toward = 0.5 * (sign * torch.sigmoid(mine.detach().abs()) * mine).sum(dim=-1)
         self._add(torch.cat([toward, -toward]))
-        return torch.cat([first, second])
+        return torch.cat([first, second]).flatten(0, 1)
 
     def _advantage(self, losses: Tensor, weight: Tensor, task: Tensor) -> Tensor:
         del weight, task
@@ -234,15 +242,22 @@ class LocalDraw(Draw):
         return self._numbers(1, columns, device).expand(self.samples, -1, -1).flatten(0, 1)
 
     def bernoulli(self, logits: Tensor) -> Tensor:
-        """Draw gates that are open with probabilities sigmoid(``logits [S * Q, M]``); return them as bool."""
-        probability = torch.sigmoid(logits[: self.questions])
-        number = logits.shape[1]
-        drawn = self._numbers(1, number, logits.device)[0] < probability.detach()
-        sets = drawn.repeat(self.samples, 1, 1)
-        flipped = 1 + self._done + torch.arange(number, device=logits.device)
-        sets[flipped, :, flipped - flipped[0]] ^= True
-        self._try(number, torch.where(drawn, -probability, probability))
+        """Draw gates that are open with probabilities sigmoid(``logits``), bool ``[S * Q, M]``.
+
+        The logits are ``[S * Q, M]``, or ``[Q, M]`` for every set.
+        """
+        first, number = 1 + self._done, logits.shape[1]
+        sets = self.flips(logits).repeat(self.samples, 1, 1)
+        gate = torch.arange(number, device=logits.device)
+        sets[first + gate, :, gate] ^= True
         return sets.flatten(0, 1)
+
+    def flips(self, logits: Tensor) -> Tensor:
+        """Draw as ``bernoulli`` does; return the first set alone, ``[Q, M]``: M others flip a gate each."""
+        probability = torch.sigmoid(logits[: self.questions])
+        drawn = self._numbers(1, logits.shape[1], logits.device)[0] < probability.detach()
+        self._try(logits.shape[1], torch.where(drawn, -probability, probability))
+        return drawn
 
     def categorical(self, logits: Tensor) -> Tensor:
         """Draw one of M with probabilities softmax(``logits [S * Q, M]``); return it as bool, as wide."""

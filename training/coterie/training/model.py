@@ -32,6 +32,7 @@ from coterie.training.stages import (
     Site,
     Stage,
 )
+from coterie.training.stages._scoring import scored
 
 _TITLE = "the model cannot be built from its configuration:"
 
@@ -54,6 +55,7 @@ class MultiTaskModel(nn.Module):
         self.tasks = tuple(tasks)
         self.stages = nn.ModuleList(stages)
         self.budget: Budget | None = None
+        self._vectors = all(task.kind != "tagging" for task in tasks)
 
     def forward(self, inputs: Tensors, row: Tensor, task: Tensor, draw: Draw | None = None) -> Tensor:
         """Answer B questions about R inputs.
@@ -67,14 +69,23 @@ class MultiTaskModel(nn.Module):
         Returns:
             Scores ``[B, C]``, of taggings ``[B, L, C]``; columns past a task's own width are 0.
         """
-        stages = self.each_stage()
+        stages, head = self.each_stage(), self.head
         if isinstance(inputs, tuple):
             first, *stages = stages
             if not isinstance(first, HardStage):
                 raise TypeError("a model of several inputs begins with the stage that joins them")
             inputs = first.bank.run_only(inputs)
         state = State(inputs, row)
-        for stage in stages:
+        for number, stage in enumerate(stages):
+            if (
+                draw is not None
+                and isinstance(stage, GatedStage)
+                and stages[number + 1] is head
+                and self._vectors
+            ):
+                scores = scored(stage, head, state, task, draw)
+                if scores is not None:
+                    return scores
             if draw is None or draw.score is None or draw.samples == 1 or isinstance(stage, GatedStage):
                 state = stage(state, task, draw)
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -15,6 +15,63 @@ from coterie.training.blocks._shapes import InputShape
 
 Width = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Affine(nn.Linear):
+    """An affine map, of which many may be computed together by ``vmap``."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Map ``[R, D]`` to ``[R, D']``."""
+        plain = states.dim() != 2 or torch.compiler.is_compiling()
+        if plain or not self.training or torch.is_autocast_enabled(states.device.type):
+            return super().forward(states)
+        return _product(states, self.weight) + self.bias
+
+
+class _Product(torch.autograd.Function):
+    """States ``[..., R, D]`` times weights ``[..., D', D]``, ``-> [..., R, D']``.
+
+    torch's own product of many states with many transposed weights has a gradient that lies transposed too:
+    copying it to where the weights lie takes a fifth of a step.
+    """
+
+    @staticmethod
+    def forward(states: Tensor, weight: Tensor) -> Tensor:
+        return torch.matmul(states, weight.mT)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        del output
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        states, weight = ctx.saved_tensors
+        needs_states, needs_weight = ctx.needs_input_grad
+        return (
+            torch.matmul(gradient, weight) if needs_states else None,
+            torch.matmul(gradient.mT, states) if needs_weight else None,
+        )
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, int | None], states: Tensor, weight: Tensor
+    ) -> tuple[Tensor, int]:
+        del info
+        of_states, of_weight = in_dims
+        if of_weight is None:
+            moved = states.movedim(of_states or 0, 0)
+            return _product(moved.flatten(0, 1), weight).reshape(*moved.shape[:2], -1), 0
+        weight = weight.movedim(of_weight, 0)
+        if of_states is None:
+            # The same states for all: one product with all weights below each other.
+            return _product(states, weight.flatten(0, 1)).reshape(-1, *weight.shape[:2]), 1
+        return _product(states.movedim(of_states, 0), weight), 0
+
+
+def _product(states: Tensor, weight: Tensor) -> Tensor:
+    result: Tensor = _Product.apply(states, weight)  # type: ignore[no-untyped-call]
+    return result
 
 
 class LinearConfig(BlockConfig):
@@ -44,7 +101,7 @@ class Linear(Block):
     def __init__(self, config: LinearConfig, shape: tuple[int | None, ...]) -> None:
         super().__init__()
         size = InputShape(dims=shape).vector("linear")
-        self.layer = nn.Linear(size, config.width)
+        self.layer = Affine(size, config.width)
         with torch.no_grad():
             for parameter in self.layer.parameters():
                 parameter.mul_(config.init_scale)
@@ -89,7 +146,7 @@ class Mlp(Block):
         layers: list[nn.Module] = []
         for index, width in enumerate(config.widths):
             name = config.last_activation if index == last and config.last_activation else config.activation
-            layers += [nn.Linear(size, width), activation_module(name), nn.Dropout(config.dropout)]
+            layers += [Affine(size, width), activation_module(name), nn.Dropout(config.dropout)]
             size = width
         self.layers = nn.Sequential(*layers)
 

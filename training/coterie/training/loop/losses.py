@@ -28,6 +28,7 @@ class QuestionLoss:
         self._kind = torch.tensor([_KINDS.index(task.kind) for task in tasks], device=device)
         widths = torch.tensor([task.width for task in tasks], device=device).unsqueeze(1)
         self._valid = torch.arange(int(widths.max()), device=device).unsqueeze(0) < widths
+        self._even = bool(self._valid.all())
         self._scale = scale
         self._smoothing = label_smoothing
         self._present = [number for number in range(len(_KINDS)) if bool((self._kind == number).any())]
@@ -62,7 +63,9 @@ class QuestionLoss:
     def _classification(self, scores: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         known = ~torch.isnan(target)
         label = torch.where(known, target, 0.0).long().unsqueeze(1)
-        log_likelihood = torch.log_softmax(scores.masked_fill(~valid, -torch.inf), dim=1)
+        if not self._even:
+            scores = scores.masked_fill(~valid, -torch.inf)
+        log_likelihood = torch.log_softmax(scores, dim=1)
         loss = -log_likelihood.gather(1, label).squeeze(1)
         if self._smoothing:
             uniform = -log_likelihood.masked_fill(~valid, 0.0).sum(1) / valid.sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -22,9 +23,15 @@ from coterie.training.loop.batches import Batch
 from coterie.training.loop.lessons import AnswerLoss
 from coterie.training.loop.losses import Loss
 from coterie.training.model import MultiTaskModel
+from coterie.training.stages._scoring import ASKED
 
-_MOST_FLIPS = 16
-"""Gates that are flipped one by one without having been asked to: each flip answers every question again."""
+_STEP = 30e6
+"""What a step costs whatever it computes, in multiplications of a product of matrices; measured."""
+_SCORE = 500
+"""The same of a number that a head says of a question with one set of gates, and of its loss, where gated
+layer and heads are computed together."""
+_MIX = 300
+"""The same of a number that a head is told, where mixtures are made one by one."""
 _WORTH = 1.25
 """How much more a step may cost whose gates' gradient has nearly no variance."""
 
@@ -68,6 +75,7 @@ class Objective:
         estimator: GateEstimator = "auto",
         samples: int = 2,
         asked: float = 1.0,
+        alike: bool = False,
         differs: AnswerLoss | None = None,
     ) -> None:
         """Take a model and its loss.
@@ -80,6 +88,8 @@ class Objective:
             estimator: How the gates' gradient is estimated.
             samples: Sets of gates drawn for each question, where gates are drawn at all.
             asked: Questions about an input, on average: what decides how many experts a step runs.
+            alike: Whether all questions about an input draw from the same numbers: each question's gates are
+                as likely as ever, but tasks of like probabilities need the same experts for it.
             differs: What it costs to differ from a teacher, where there is one.
         """
         self._model = model
@@ -89,6 +99,7 @@ class Objective:
         self._estimator = estimator
         self._samples = samples
         self._asked = asked
+        self._alike = alike
         self._differs = differs
 
     def __call__(self, batch: Batch) -> Outcome:
@@ -97,6 +108,19 @@ class Objective:
         sets = draw.samples
         task = batch.task.repeat(sets)
         scores = self._model(batch.inputs, batch.row.repeat(sets), task, draw)
+        # Only the first set of gates is learned from: of the others, losses are all that is asked.
+        number = len(batch.task)
+        losses, weight = self._costs(scores[:number], batch, 1)
+        if sets > 1:
+            with torch.no_grad():
+                others, _ = self._costs(scores[number:], batch, sets - 1)
+            losses = torch.cat([losses, others])
+        extra = self._model.penalty() + draw.surrogate(losses, weight, batch.task)
+        return Outcome(losses=losses[0], weight=weight, task=batch.task, extra=extra)
+
+    def _costs(self, scores: Tensor, batch: Batch, sets: int) -> tuple[Tensor, Tensor]:
+        """Return the losses ``[S, B]`` of so many sets of scores ``[S * B, C]``, and the weights ``[B]``."""
+        task = batch.task.repeat(sets)
         losses, labelled = self._loss(
             scores, batch.target.repeat(sets, *[1] * (batch.target.dim() - 1)), task
         )
@@ -106,17 +130,23 @@ class Objective:
             own = torch.where(taught < 1, (1 - taught) * losses, 0.0)
             losses = own + taught * self._differs(scores, batch.answers.repeat(sets, 1), task)
             weight = batch.weight
-        losses = losses.reshape(sets, -1)
-        extra = self._model.penalty() + draw.surrogate(losses, weight, batch.task)
-        return Outcome(losses=losses[0], weight=weight, task=batch.task, extra=extra)
+        return losses.reshape(sets, -1), weight
 
     def _draw(self, batch: Batch) -> Draw:
         drawn = [stage for stage in self._model.gated_stages() if stage.draws]
         name = self._estimator if drawn else "score"
         if name == "auto":
-            name = cheapest(self._model, self._samples, self._asked)
+            name = cheapest(
+                self._model,
+                self._samples,
+                self._asked,
+                # Of the whole batch: all that compute a part of it must draw alike.
+                inputs=batch.whole / self._asked,
+                alike=self._alike,
+            )
         samples = self._samples if drawn else 1
-        options: _Place = {"place": batch.place, "whole": batch.whole}
+        place = _of_inputs(batch) if self._alike else batch.place
+        options: _Place = {"place": place, "whole": batch.whole}
         questions = len(batch.task)
         match name:
             case "local":
@@ -131,28 +161,51 @@ class Objective:
         return ScoreDraw(self._gates, questions, samples=samples, **options)
 
 
-def cheapest(model: MultiTaskModel, samples: int, asked: float) -> GateEstimator:
+def _of_inputs(batch: Batch) -> Tensor:
+    """Return for each question the place of the first one about its input, ``[B]``.
+
+    All of them are in one share of the batch: however it is cut, the place is the same.
+    """
+    first = torch.full_like(batch.place, batch.whole)
+    return first.scatter_reduce(0, batch.row, batch.place, "amin")[batch.row]
+
+
+def cheapest(
+    model: MultiTaskModel, samples: int, asked: float, *, inputs: float = math.inf, alike: bool = False
+) -> GateEstimator:
     """Choose the estimator of least variance that costs little more than ``samples`` sets of gates do.
 
     Flipping every gate has by far the least variance. It needs every expert forward, and backward only those
     of the set that was drawn; other estimators need forward those of any set. Going backward costs about
-    twice as much as forward. Where a small gated layer is followed by the heads alone, flips cost nothing
-    else.
+    twice as much as forward. Beside the experts, each set's mixtures and losses cost. Where a gated layer is
+    followed by the heads alone, flips cost nothing else.
 
     Args:
         model: The model, with the gates' probabilities of now.
         samples: Sets of gates drawn for each question.
         asked: Questions about an input, on average.
+        inputs: Inputs of a step: few of them cost little beside its many small operations.
+        alike: Whether they draw from the same numbers.
     """
     gated = [stage for stage in model.gated_stages() if stage.draws]
-    if len(gated) == 1 and gated[0] is model.stages[-2] and gated[0].draws <= _MOST_FLIPS:
-        probability = gated[0].probabilities().detach().mean(dim=0)
+    if len(gated) == 1 and gated[0] is model.stages[-2]:
+        (stage,) = gated
+        probabilities = stage.probabilities().detach()
+        expert = stage.bank.block_parameters * stage.draws
+        together = asked >= ASKED * stage.tasks
+        score = _SCORE * model.head.width if together else _MIX * model.head.size
 
-        def run(sets: int) -> float:
+        def needed(sets: int) -> float:
             """Return the share of experts that some set of gates of some question about an input opens."""
-            return float((1 - (1 - probability) ** (asked * sets)).mean())
+            if alike:
+                return float((probabilities.amax(dim=0) * sets).clamp(max=1).mean())
+            return float((1 - (1 - probabilities.mean(dim=0)) ** (asked * sets)).mean())
 
-        if 1 + 2 * run(1) <= _WORTH * (run(samples) + 2 * run(1)):
+        def cost(sets: int, run: float) -> float:
+            """Return what a step costs for an input."""
+            return _STEP / inputs + expert * (run + 2 * needed(1)) + asked * sets * score
+
+        if cost(1 + stage.draws, 1.0) <= _WORTH * cost(samples, needed(samples)):
             return "local"
     if samples == 1:
         return "baseline"

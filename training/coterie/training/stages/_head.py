@@ -103,6 +103,18 @@ class HeadStage(Stage):
         scores = scores if state.values.dim() == 3 else scores.squeeze(1)
         return State(scores, torch.arange(len(task), device=task.device))
 
+    def stacked(self) -> tuple[Tensor, Tensor]:
+        """Return all heads' weights ``[N, D, C]`` and biases ``[N, C]``, 0 past a head's own width."""
+        if len(self.group_widths) == 1:
+            return self.weights[0], self.biases[0]
+        order = torch.cat([(self.group == number).nonzero().flatten() for number in range(len(self.weights))])
+        weights, biases = (
+            torch.cat([nn.functional.pad(each, (0, self.width - each.shape[-1])) for each in kind])
+            for kind in (self.weights, self.biases)
+        )
+        place = order.argsort()
+        return weights[place], biases[place]
+
     def plan(self) -> StagePlan:
         """Return the plan: head t for task t."""
         widths = [self.group_widths[int(number)] for number in self.group]
