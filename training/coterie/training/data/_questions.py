@@ -77,6 +77,8 @@ def unanswered(
     A row is a question of the task that it names, or of every task, where each has a column of its own.
     """
     names = [task.name for task in tasks]
+    if not names:  # something else is wrong, and noted
+        return _empty(), _empty()
     if config.task is None:
         return np.repeat(rows, len(names)), np.tile(np.arange(len(names)), len(rows))
     found = _columns.names(table.columns[config.task])[rows]
