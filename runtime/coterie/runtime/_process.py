@@ -66,6 +66,11 @@ def step_back() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
+def is_own() -> bool:
+    """Return whether this is a process of coterie's own."""
+    return _owned
+
+
 def on_one_core() -> bool:
     """Return whether all of this process shares one core, as far as the system tells."""
     return sys.platform == "linux" and len(os.sched_getaffinity(0)) == 1

@@ -48,18 +48,24 @@ class Admission:
         Raises:
             OverloadedError: If there is no room.
         """
-        full = None
-        if self.tickets and self.rows + ticket.rows > self._limits.rows:
+        self.check(ticket.flow, retry_seconds, rows=ticket.rows, nbytes=ticket.nbytes)
+        self._count(ticket, 1)
+
+    def check(self, flow: int, retry_seconds: Callable[[], float], *, rows: int = 1, nbytes: int = 1) -> None:
+        """Check that there is room for so much of a flow, or for anything at all.
+
+        Raises:
+            OverloadedError: If there is not.
+        """
+        full, own = None, self._task_rows.get(flow, 0)
+        if self.tickets and self.rows + rows > self._limits.rows:
             full = f"{self.rows} rows are waiting already"
-        elif self._task_rows[ticket.flow] and (
-            self._task_rows[ticket.flow] + ticket.rows > self._limits.task_rows
-        ):
-            full = f"{self._task_rows[ticket.flow]} rows are waiting for this task already"
-        elif self.tickets and self.nbytes + ticket.nbytes > self._limits.nbytes:
+        elif own and own + rows > self._limits.task_rows:
+            full = f"{own} rows are waiting for this task already"
+        elif self.tickets and self.nbytes + nbytes > self._limits.nbytes:
             full = f"{self.nbytes} bytes are waiting already"
         if full is not None:
             raise OverloadedError(f"{full}: try again in a moment", retry_seconds=retry_seconds())
-        self._count(ticket, 1)
 
     def release(self, ticket: Ticket) -> None:
         """Count a ticket out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -16,14 +17,21 @@ from coterie.runtime._engine import Engine
 from coterie.runtime._graph import RunOptions
 from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Prediction, Timing
-from coterie.runtime._process import step_back
+from coterie.runtime._process import is_own, on_one_core, step_back
 from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._lull import lull
 from coterie.runtime.batching._merge import merge
 from coterie.runtime.batching._pace import Pace
 from coterie.runtime.batching._queue import FairQueue
-from coterie.runtime.batching._ticket import Shape, Ticket
+from coterie.runtime.batching._ticket import MANY, Shape, Ticket
 from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
+
+_CROWD = 8
+"""Requests that the first runs are thought to have."""
+_BESIDE = 0.0002
+"""Seconds of a run that are not worth a thread, which the loop has to wake and to be woken by."""
+_ON_ONE_CORE = 0.005
+"""And where a thread would take the loop's own core: longer ones are, so that health is told meanwhile."""
 
 Floats = npt.NDArray[np.float32]
 Answers = list[Prediction | CoterieError]
@@ -63,7 +71,7 @@ class Batcher:
         *,
         limits: Limits | None = None,
         runs: int = 1,
-        target: float = 0.05,
+        target: float = 0.02,
         most_rows: int = 4096,
         weights: Mapping[str, float] | None = None,
         observer: BatchObserver | None = None,
@@ -74,6 +82,7 @@ class Batcher:
         self._admission = Admission(limits or Limits())
         self._pace = Pace(target=target, most=most_rows)
         self._arrived = 0
+        self._crowd = _CROWD
         self._starting: asyncio.Task[None] | None = None
         self._runs = runs
         self._running: set[asyncio.Task[None]] = set()
@@ -143,6 +152,19 @@ class Batcher:
         asked = await loop.run_in_executor(self._reader, self.engine.prepare_many, inputs, row, task)
         return await self._ask(asked, timeout, priority)
 
+    def check_room(self, task: str | None = None) -> None:
+        """Refuse what could not be taken, before anybody has the trouble of reading it.
+
+        Args:
+            task: Whose questions they are; ``None`` where that is not known.
+
+        Raises:
+            OverloadedError: If not one more row may wait.
+        """
+        if self._admission.tickets:
+            flow = MANY if task is None else self.engine.bundle.task_index(task)
+            self._admission.check(flow, self._retry_seconds)
+
     async def close(self) -> None:
         """Take no more questions, and return when those that were taken are answered."""
         self._closing = True
@@ -190,12 +212,17 @@ class Batcher:
 
     async def _start(self) -> None:
         # In a task of its own: whoever is ready in this turn of the loop joins.
-        await lull(lambda: self._arrived)
+        await lull(
+            lambda: self._arrived,
+            crowd=max(self._crowd, self._admission.tickets),
+            enough=lambda: self._admission.rows >= self._pace.limit(),
+        )
         self._starting = None
         while len(self._running) < self._runs and self._queue:
             tickets = self._queue.take(self._pace.limit())
             if not tickets:
                 return
+            self._crowd = max(len(tickets), self._crowd // 2)
             run = asyncio.get_running_loop().create_task(self._run(tickets))
             self._running.add(run)
             run.add_done_callback(self._finished)
@@ -218,17 +245,33 @@ class Batcher:
             ticket.leave = leave
         answers: Answers
         try:
-            answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
+            if self._is_short(tickets):
+                answers = self._answers(tickets, stop)
+            else:
+                answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
         except Exception as error:
             # Whatever fails beside the engine, nobody is left waiting.
             answers = [_failure(error)] * len(tickets)
-        for ticket, answer in zip(tickets, answers, strict=True):
+        rows = Counter[int]()
+        for ticket in tickets:
+            rows[ticket.flow] += ticket.rows
+        # Whose task was asked least is told first: answers take longer to send than to compute.
+        for ticket, answer in sorted(
+            zip(tickets, answers, strict=True), key=lambda answered: rows[answered[0].flow]
+        ):
             if ticket.answer.done():
                 continue
             if isinstance(answer, Prediction):
                 ticket.answer.set_result(answer)
             else:
                 ticket.answer.set_exception(answer)
+
+    def _is_short(self, tickets: Sequence[Ticket]) -> bool:
+        """Return whether a run is over before a thread would have begun with it, or could do as well."""
+        if not is_own() or self._sequences:  # whose length tells more than their number
+            return False
+        seconds = self._pace.seconds(sum(ticket.rows for ticket in tickets))
+        return 0 < seconds < (_ON_ONE_CORE if on_one_core() else _BESIDE)
 
     def _answers(self, tickets: list[Ticket], stop: RunOptions) -> Answers:
         """Run requests together; where that fails, in halves, so that a bad one fails alone. In a thread."""

@@ -8,6 +8,13 @@ _KEPT = 0.95
 """Share of what was known that stays when a run is added."""
 _LEAST = 32
 """Rows that a batch may always have."""
+_WORTH = 4
+"""How many times what a run takes beside its rows they may take: more of them are hardly cheaper each, and
+whoever comes meanwhile waits for all."""
+_UNFELT = 0.001
+"""Seconds that the rows of a run may take in any case."""
+_SPREAD = 0.1
+"""Of their mean, how far the sizes of runs must lie apart to tell what a run takes beside its rows."""
 
 
 class Pace:
@@ -22,6 +29,7 @@ class Pace:
         self._target = target
         self._most = most
         self._weight = self._rows = self._seconds = self._squares = self._products = 0.0
+        self._worth = most
 
     def learn(self, rows: int, seconds: float) -> None:
         """Remember a run of one row or more; newer ones count more (least squares with forgetting)."""
@@ -30,6 +38,9 @@ class Pace:
         self._seconds = _KEPT * self._seconds + seconds
         self._squares = _KEPT * self._squares + rows * rows
         self._products = _KEPT * self._products + rows * seconds
+        start, each = self.line()
+        if start > 0 and self._varies():
+            self._worth = round(max(_WORTH * start, _UNFELT) / each)
 
     def line(self) -> tuple[float, float]:
         """Return a and b; while all runs had the same size, all of their time is b's."""
@@ -44,13 +55,17 @@ class Pace:
         return seconds - slope * rows, slope
 
     def limit(self) -> int:
-        """Return the rows that fit the target."""
+        """Return the rows that fit the target, and of these no more than are worth the wait."""
         start, each = self.line()
         if each <= 0:
             return min(self._most, _LEAST * 8)
-        return max(_LEAST, min(self._most, math.floor((self._target - start) / each)))
+        return max(_LEAST, min(self._most, self._worth, math.floor((self._target - start) / each)))
 
     def seconds(self, rows: int) -> float:
         """Return about how long so many rows take, in batches of the limit."""
         start, each = self.line()
         return start * math.ceil(rows / self.limit()) + each * rows
+
+    def _varies(self) -> bool:
+        mean = self._rows / self._weight
+        return self._squares / self._weight - mean * mean > (_SPREAD * mean) ** 2

@@ -45,7 +45,7 @@ class Settings(BaseModel):
     """What sessions of single tasks may take in each worker, in bytes."""
     runs: int = Field(default=1, ge=1)
     """Runs of the engine at once, in each worker."""
-    run_seconds: float = Field(default=0.05, gt=0)
+    run_seconds: float = Field(default=0.02, gt=0)
     """Seconds that one run should take at most; batches are cut to it."""
     max_waiting_rows: int = Field(default=16384, ge=1)
     """Rows that wait or run in a worker; what would be more is refused with 429 or RESOURCE_EXHAUSTED."""

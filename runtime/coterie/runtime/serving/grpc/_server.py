@@ -20,7 +20,9 @@ _ROOM = 64 * 1024
 """Bytes that a message may have beside its tensors."""
 
 _HANDED_OVER_SECONDS = 0.1
-"""In which a stopping server refuses, in words, what its clients had sent by then."""
+"""A stopping server that has been given nothing for so long has refused, in words, what clients had sent."""
+_LONGEST_HANDING_OVER = 2.0
+"""Seconds after which it stops all the same."""
 
 
 class GrpcServer:
@@ -91,7 +93,11 @@ class GrpcServer:
             await self._health.enter_graceful_shutdown()
             self._stopping.set()  # or an open stream would keep the server up for as long as it may take
             # What it holds and has not handed over, gRPC would end with CANCELLED, which no client repeats.
-            await asyncio.sleep(_HANDED_OVER_SECONDS)
+            end = asyncio.get_running_loop().time() + min(seconds, _LONGEST_HANDING_OVER)
+            refused = -1
+            while refused != self._servicer.refused and asyncio.get_running_loop().time() < end:
+                refused = self._servicer.refused
+                await asyncio.sleep(_HANDED_OVER_SECONDS)
             await self._server.stop(seconds)
 
     def show(self, tls: Tls) -> None:

@@ -37,6 +37,8 @@ class Servicer:
         self._access = access
         self._models = models
         self._stopping = stopping
+        self.refused = 0
+        """Questions that came when the server was stopping."""
         self._version = version("coterie")
 
     def handler(self) -> Any:
@@ -152,9 +154,11 @@ class Servicer:
     async def _answer(self, request: Any, context: Any, *, alone: bool) -> Any:
         try:
             if alone and self._stopping.is_set():  # a stream's questions are taken, once they are read
+                self.refused += 1
                 raise UnavailableError("the server is shutting down: ask another one")
             caller = self._caller(context)
             self._models.find(request.model_version).info(request.model_name, caller)
+            self._models.check_room(request.model_name, request.model_version)
             question = _in_time(codec.decode(request, caller), context.time_remaining())
         except Exception as error:
             self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)

@@ -58,6 +58,7 @@ async def infer(
         try:
             models.find(version).info(name, caller)  # an unknown model is 404, whatever the body
             body = await read_body(headers, receive, limit)
+            models.check_room(name, version)
             body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
             length = headers.get(_HEADER)
             asked = codec.decode(

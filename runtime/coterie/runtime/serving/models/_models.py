@@ -116,6 +116,16 @@ class Models:
             return replace(info, versions=tuple(self._loaded))
         return replace(info, versions=tuple(number for number, each in self._loaded.items() if model in each))
 
+    def check_room(self, model: str, version: str = "") -> None:
+        """Refuse a question to a known model that could not be taken, before it is read.
+
+        Raises:
+            OverloadedError: If as much waits as may wait.
+            UnknownTaskError: If that version is not loaded.
+        """
+        if version or self._canary is None:  # else it is not known yet who will be asked
+            self.find(version).check_room(model)
+
     def statistics(self, model: str = "", version: str = "") -> list[dict[str, Any]]:
         """Return what the models of the loaded versions were asked, or one model, or one version's.
 

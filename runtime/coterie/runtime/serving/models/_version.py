@@ -72,6 +72,14 @@ class Version:
             self.bundle.task_index(model)  # raises
         return self._models[model]
 
+    def check_room(self, model: str) -> None:
+        """Refuse a question to a model that could not be taken, before it is read.
+
+        Raises:
+            OverloadedError: If as much waits as may wait.
+        """
+        self.batcher.check_room(None if model == ROUTER else model)
+
     def check_rows(self, *counts: int) -> None:
         """Check how many inputs and questions a request has.
 
