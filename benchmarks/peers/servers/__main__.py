@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -81,8 +81,14 @@ def with_peer(
     }
 
 
-def measure(tasks: int, known: Mapping[str, str], chosen: argparse.Namespace) -> dict[str, Any]:
-    """Compare coterie with every peer over so many tasks; ``known`` are the peers' best ways by title."""
+def measure(tasks: int, known: Mapping[str, str], chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Compare coterie with every peer over so many tasks, and yield what is known after each.
+
+    Args:
+        tasks: N.
+        known: The peers' best ways by title, where they need not be searched.
+        chosen: What the command was told.
+    """
     model, width = model_of(tasks)
     cores = (chosen.cores[0], chosen.cores[1])
     with TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -97,14 +103,16 @@ def measure(tasks: int, known: Mapping[str, str], chosen: argparse.Namespace) ->
         bench = Bench(engine.bundle, Asker(engine, seconds=chosen.seconds, clients=chosen.clients), cores)
         rates = {encoding: bench.settled_rate(side) for encoding, side in ours.items()}
         CONSOLE.print(f"{tasks} tasks, coterie: {rates}")
+        about: dict[str, Any] = {
+            key: getattr(chosen, key) for key in ("seconds", "rounds", "clients", "loads")
+        }
+        about["coterie"] = {**rates, "start_seconds": took}
         peers = []
         for name in chosen.peers:
             found = with_peer(bench, PEERS[name], ours, known.get(PEERS[name].title), chosen)
             peers.append(found)
             CONSOLE.print(f"{found['title']}: {found.get('ways') or found['skipped']}")
-    about = {key: getattr(chosen, key) for key in ("seconds", "rounds", "clients", "loads")}
-    coterie = {**rates, "start_seconds": took}
-    return {"tasks": tasks, "width": width, **about, "coterie": coterie, "peers": peers}
+            yield {"tasks": tasks, "width": width, **about, "peers": peers}
 
 
 def written() -> list[dict[str, Any]]:
@@ -116,15 +124,13 @@ def written() -> list[dict[str, Any]]:
     return found
 
 
-def together(earlier: list[dict[str, Any]], later: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def together(earlier: list[dict[str, Any]], later: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all results by number of tasks; a peer that was measured again has its later figures."""
     found = {result["tasks"]: result for result in earlier}
-    for result in later:
-        again = {peer["title"] for peer in result["peers"]}
-        kept = [peer for peer in found.get(result["tasks"], result)["peers"] if peer["title"] not in again]
-        peers = {peer["title"]: peer for peer in [*kept, *result["peers"]]}
-        ordered = [peers[peer.title] for peer in PEERS.values() if peer.title in peers]
-        found[result["tasks"]] = {**result, "peers": ordered}
+    before = found.get(later["tasks"], later)["peers"]
+    peers = {peer["title"]: peer for peer in [*before, *later["peers"]]}
+    ordered = [peers[peer.title] for peer in PEERS.values() if peer.title in peers]
+    found[later["tasks"]] = {**later, "peers": ordered}
     return [found[tasks] for tasks in sorted(found)]
 
 
@@ -144,10 +150,12 @@ def main() -> None:
     earlier = written() if chosen.known else []
     known = {peer["title"]: peer["way"] for peer in (earlier or [{"peers": []}])[0]["peers"] if "way" in peer}
     for tasks in chosen.tasks:
-        result = measure(tasks, known, chosen)
+        result: dict[str, Any] = {}
+        for result in measure(tasks, known, chosen):
+            earlier = together(earlier, result)
+            path = write_result(RESULT, {"experts": EXPERTS, "used": USED, "results": earlier})
         show(CONSOLE, result)
-        earlier = together(earlier, [result])
-        print(write_result(RESULT, {"experts": EXPERTS, "used": USED, "results": earlier}))
+        print(path)
 
 
 if __name__ == "__main__":
