@@ -112,3 +112,28 @@ def test_a_word_that_is_answered_differently_fails_the_export(
             samples=samples,
             provenance=Provenance(coterie="0.0.0"),
         )
+
+
+def test_dense_layers_shared_and_own_answer_as_torch_does(samples: np.ndarray, tmp_path: Path) -> None:
+    lstm = {"kind": "lstm", "width": 3, "bidirectional": True, "pool": "none", "dense": True}
+    stages = [
+        {"kind": "hard", "block": {"kind": "word_chars", "width": 6, "characters": 4, "filters": 4}},
+        {"kind": "hard", "block": lstm},
+        {"kind": "specific", "block": {**lstm, "width": 2}},
+    ]
+    torch.manual_seed(0)
+    model = build_model(
+        load_config(ModelConfig, source={"stages": stages}),
+        input=TensorSpec(name="tokens", dtype="int64", shape=(None, None, 5)),
+        shape=InputShape(dims=(None, 5), tokens=True, vocabulary=9, characters=7),
+        tasks=TASKS,
+    ).eval()
+    manifest = export(
+        model.freeze(),
+        tmp_path / "bundle",
+        reference=model,
+        samples=samples,
+        provenance=Provenance(coterie="0.0.0"),
+    )
+    assert model.head.size == 10 + 6 + 4
+    assert manifest.parity.max_abs_error < 1e-5

@@ -30,6 +30,10 @@ CASES: dict[str, tuple[BlockConfig, InputShape]] = {
     "lstm last": (LstmConfig(width=3), SEQUENCE),
     "bilstm last": (LstmConfig(width=3, layers=2, bidirectional=True, dropout=0.5), SEQUENCE),
     "bilstm none": (LstmConfig(width=3, bidirectional=True, pool="none"), SEQUENCE),
+    "bilstm dense": (
+        LstmConfig(width=3, layers=2, bidirectional=True, pool="none", dense=True),
+        SEQUENCE,
+    ),
     "lstm max": (LstmConfig(width=3, pool="max"), SEQUENCE),
     "lstm mean": (LstmConfig(width=3, pool="mean"), SEQUENCE),
     "lstm attention": (LstmConfig(width=3, bidirectional=True, pool="attention"), SEQUENCE),

@@ -5,7 +5,7 @@ import pytest
 from tests.training.making import dataset_of, tasks
 
 from coterie.training.loop.batches import BatchSource
-from coterie.training.loop.samplers import Rates, draw_questions
+from coterie.training.loop.samplers import Rates, draw_inputs, draw_questions
 
 COUNTS = np.array([900, 90, 10, 0])
 OF_TASK = [np.arange(900), np.arange(900, 990), np.arange(990, 1000), np.arange(0)]
@@ -72,3 +72,26 @@ def test_a_question_drawn_twice_into_a_batch_encodes_its_input_once() -> None:
     assert len(batch.inputs) == 2
     assert batch.question.tolist() == [20, 3, 20, 21]
     assert batch.row.tolist() == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("bucket", [1, 4, 100])
+def test_every_input_is_drawn_once_into_as_many_batches(bucket: int) -> None:
+    lengths = np.arange(103) % 17
+    batches = draw_inputs(lengths, 10, bucket, np.random.default_rng(0))
+    assert len(batches) == 11
+    assert sorted(map(len, batches)) == [3, *[10] * 10]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(103))
+    again = draw_inputs(lengths, 10, bucket, np.random.default_rng(0))
+    assert np.concatenate(again).tolist() == np.concatenate(batches).tolist()
+
+
+def test_a_bucket_divides_inputs_by_length_and_leaves_batches_in_any_order() -> None:
+    lengths = np.random.default_rng(1).permutation(200)
+
+    def spread(bucket: int) -> list[int]:
+        batches = draw_inputs(lengths, 10, bucket, np.random.default_rng(0))
+        return [int(np.ptp(lengths[batch])) for batch in batches]
+
+    assert np.mean(spread(20)) < np.mean(spread(5)) / 2 < np.mean(spread(1)) / 4
+    shortest = [int(lengths[batch].min()) for batch in draw_inputs(lengths, 10, 20, np.random.default_rng(0))]
+    assert shortest != sorted(shortest)

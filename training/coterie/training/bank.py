@@ -30,7 +30,7 @@ class Bank(nn.Module):
         made = [make() for _ in range(1 if alike else blocks)]
         # In a list, so that the architecture's own weights are not among this module's.
         self._template = [copy.deepcopy(made[0]).requires_grad_(False)]
-        self._narrow = False
+        self._narrow = self._compiled = False
         self.weights = nn.ParameterDict()
         for name, _ in made[0].named_parameters():
             stacked = torch.stack([block.get_parameter(name).detach() for block in made])
@@ -44,7 +44,7 @@ class Bank(nn.Module):
 
     def compute_in(self, precision: Literal["fp32", "bf16"], *, compiled: bool = False) -> None:
         """Choose what blocks compute in while training, and whether ``torch.compile`` compiles them."""
-        self._narrow = precision == "bf16"
+        self._narrow, self._compiled = precision == "bf16", compiled
         vars(self).pop("_call", None)
         if compiled:
             self._call = torch.compile(self._call, dynamic=True)  # type: ignore[method-assign]
@@ -134,8 +134,13 @@ class Bank(nn.Module):
             stacked = {name: weight.index_select(0, needed) for name, weight in stacked.items()}
         if self.template.batched:
             return run_ragged(vmap(self._run_one, randomness="different"), stacked, states, sizes)
+        counts = sizes.tolist()
+        if len(set(counts)) == 1:
+            together = self._together(stacked, states.reshape(len(counts), counts[0], *states.shape[1:]))
+            if together is not None:
+                return together.flatten(0, 1)
         rows = {name: weight.unbind(0) for name, weight in stacked.items()}
-        parts = torch.split(states, sizes.tolist())
+        parts = torch.split(states, counts)
         return torch.cat(
             [
                 self._run_one({name: row[index] for name, row in rows.items()}, part)
@@ -149,22 +154,36 @@ class Bank(nn.Module):
         return self._run_one({name: weight[0] for name, weight in self.weights.items()}, states)
 
     def run_each(self, states: Tensor) -> Tensor:
-        """Run every block, ``[B, S, ...] -> [B, S, ...]``; ``[1, S, ...]`` are the states of all of them."""
+        """Run every block, ``[K, S, ...] -> [B, S, ...]``.
+
+        The first B / K blocks read the first of the states, and so on.
+        """
         self.template.train(self.training)
         weights = dict(self.weights.items())
-        same = len(states) == 1
         if self.template.batched:
-            dims = (0, None if same else 0)
-            given = states[0] if same else states
-            together: Tensor = vmap(self._run_one, in_dims=dims, randomness="different")(weights, given)
+            same = len(states) == 1
+            given = states[0] if same else states.repeat_interleave(self.blocks // len(states), dim=0)
+            run = vmap(self._run_one, in_dims=(0, None if same else 0), randomness="different")
+            results: Tensor = run(weights, given)
+            return results
+        together = self._together(weights, states)
+        if together is not None:
             return together
         rows = {name: weight.unbind(0) for name, weight in weights.items()}
+        readers = self.blocks // len(states)
         return torch.stack(
             [
-                self._run_one({name: row[block] for name, row in rows.items()}, states[0 if same else block])
+                self._run_one({name: row[block] for name, row in rows.items()}, states[block // readers])
                 for block in range(self.blocks)
             ]
         )
+
+    def _together(self, weights: dict[str, Tensor], states: Tensor) -> Tensor | None:
+        """Run blocks in one go, ``[K, S, ...] -> [B, S, ...]``; None where the architecture cannot."""
+        if self._compiled or (self.training and self._narrow):
+            return None
+        named = {name.replace(_DOT, "."): weight for name, weight in weights.items()}
+        return self.template.run_each(named, states)
 
     def _run_one(self, weights: dict[str, Tensor], states: Tensors) -> Tensor:
         named = {name.replace(_DOT, "."): weight for name, weight in weights.items()} | self.constants

@@ -75,6 +75,8 @@ class TrainerConfig(_Frozen):
     """How often each task is asked in an epoch: as it is, or at a rate of its own."""
     temperature: Positive = 2.0
     """T of the sampler ``temperature``: a task with n questions is asked in proportion to n^(1/T)."""
+    bucket: Count = 1
+    """Batches that the sampler ``natural`` draws together and divides by length: less of them is padding."""
     accumulate: Count = 1
     """Parts in which a batch is computed, one after the other: less memory, the same update."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None

@@ -34,6 +34,18 @@ class Block(nn.Module, ABC):
     def forward(self, states: Tensor) -> Tensor:
         """Map ``[R, ...]`` to ``[R, ...]``."""
 
+    def run_each(self, weights: Mapping[str, Tensor], states: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Run B blocks of this architecture in one go, where there is a faster way than in turn.
+
+        Args:
+            weights: ``[B, ...]`` by the architecture's names.
+            states: ``[K, R, ...]``; the first B / K blocks read the first of them, and so on.
+
+        Returns:
+            ``[B, R, ...]``; None where there is no such way.
+        """
+        return None
+
 
 class BlockConfig(BaseModel, ABC):
     """Configuration of a block; ``kind`` names it."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from coterie.training.blocks._base import Block, BlockConfig
+from coterie.training.blocks._dropout import Dropout
 from coterie.training.blocks._linear import Rate, Width
 from coterie.training.blocks._recurrence import recur
+from coterie.training.blocks._recurrences import recur_each
 from coterie.training.blocks._sequence import Pool, Pooling, lengths_of, present, sequence_width
 from coterie.training.blocks._shapes import InputShape
 
@@ -23,8 +27,16 @@ class LstmConfig(BlockConfig):
     layers: Width = 1
     bidirectional: bool = False
     pool: Pool = "last"
+    dense: bool = False
+    """Whether a layer gives what it takes beside its states (densely connected), with ``pool: none``."""
     dropout: Rate = 0.0
     """Share of the numbers set to zero while training, after each layer."""
+
+    @model_validator(mode="after")
+    def _sequence(self) -> Self:
+        if self.dense and self.pool != "none":
+            raise ValueError("dense: is for sequences; set pool: none, or leave dense out")
+        return self
 
     def build(self, shape: InputShape) -> Lstm:
         """Make the network for sequences ``(L, D)`` or ``(S, L, D)``."""
@@ -44,21 +56,43 @@ class Lstm(Block):
         self.layers = nn.ModuleList()
         for _ in range(config.layers):
             self.layers.append(LstmLayer(size, config.width, directions))
-            size = directions * config.width
-        self.dropout = nn.Dropout(config.dropout)
+            size = directions * config.width + (size if config.dense else 0)
+        self.dense = config.dense
+        self.dropout = Dropout(config.dropout)
         self.pooling = Pooling(config.pool, size, backward_from=config.width)
 
     def forward(self, states: Tensor) -> Tensor:
         """Read ``[R, ..., L, D]``."""
         mask = present(states)
         for layer in self.layers:
-            states = self.dropout(layer(states, mask))
+            results = self.dropout(layer(states, mask), mask)
+            states = torch.cat([states, results], dim=-1) if self.dense else results
+        result: Tensor = self.pooling(states, mask)
+        return result
+
+    def run_each(self, weights: Mapping[str, Tensor], states: Tensor) -> Tensor | None:
+        """Read ``[K, R, ..., L, D]`` with B networks, step by step together."""
+        traced = torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling()
+        if traced or states.is_cuda or self.pooling.attention is not None:
+            # On a GPU the library's own kernels are faster; and the attention of each is another.
+            return None
+        mask, lead = present(states), states.shape[1:-2]
+        lengths = lengths_of(mask).flatten(1)
+        for number in range(len(self.layers)):
+            named = [name for name in weights if name.startswith(f"layers.{number}.")]
+            results = recur_each(states.flatten(1, -3), lengths, [weights[name] for name in named])
+            each = len(results) // len(mask)
+            mask, lengths = mask.repeat_interleave(each, dim=0), lengths.repeat_interleave(each, dim=0)
+            results = self.dropout(results.reshape(-1, *lead, *results.shape[2:]), mask)
+            states = (
+                torch.cat([states.repeat_interleave(each, dim=0), results], dim=-1) if self.dense else results
+            )
         result: Tensor = self.pooling(states, mask)
         return result
 
 
 class LstmLayer(nn.Module):
-    """One layer, ``[..., L, D] -> [..., L, H']``.
+    """One layer, ``[..., L, D] -> [..., L, H']``; what it gives for padding between words means nothing.
 
     Weights are uniform in +-1 / sqrt(H); a forget gate's bias begins at 1 (Jozefowicz et al. 2015), so that
     what was read early in a long text is not lost before anything is learned.
@@ -74,9 +108,7 @@ class LstmLayer(nn.Module):
                 self.weights[-1][width : 2 * width] = 1.0
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Read ``[..., L, D]`` where ``mask`` ``[..., L]``; results elsewhere are zeros."""
+        """Read ``[..., L, D]`` up to the last of ``mask`` ``[..., L]``; results after that are zeros."""
         rows = states.flatten(0, -3)
         results = recur(rows, lengths_of(mask).flatten(), list(self.weights))
-        # What stands between present positions is not read over, but is padding all the same.
-        results = results.reshape(*states.shape[:-1], results.shape[-1])
-        return results * mask.unsqueeze(-1)
+        return results.reshape(*states.shape[:-1], results.shape[-1])

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError
 from coterie.training.blocks._base import Block, BlockConfig
+from coterie.training.blocks._dropout import Dropout
 from coterie.training.blocks._linear import Rate, Width
 from coterie.training.blocks._shapes import InputShape
 
 _UNKNOWN = 1
+_ODD = 0x9E3779B1
 
 
 class WordCharsConfig(BlockConfig):
@@ -59,7 +61,7 @@ class WordChars(Block):
         )
         self.filters = config.filters
         self.word_dropout = config.word_dropout
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Map ids ``[R, L, 1 + W]`` to ``[R, L, D]``."""
@@ -70,18 +72,31 @@ class WordChars(Block):
             word = torch.where(there & dropped, torch.full_like(word, _UNKNOWN), word)
         read = self._spelling(ids[:, :, 1:], there)
         states = torch.cat([nn.functional.embedding(word, self.words), read], dim=2)
-        result: Tensor = self.dropout(states) * there.unsqueeze(2)
+        result: Tensor = self.dropout(states, there)
         return result
 
     def _spelling(self, ids: Tensor, there: Tensor) -> Tensor:
         """Read characters ``[R, L, W]``, ``-> [R, L, filters]``."""
         if torch.onnx.is_in_onnx_export():
             return self._read(ids.flatten(0, 1)).reshape(*there.shape, self.filters)
-        # More than half of a batch of unlike lengths is padding, which need not be read.
+        # Much of a batch of unlike lengths is padding, which need not be read; and many words come again.
+        spelt = ids[there]
+        first, word = _distinct(spelt)
         states = self.convolution.weight.new_zeros((*there.shape, self.filters))
-        return states.index_put((there,), self._read(ids[there]))
+        return states.index_put((there,), self._read(spelt[first]).index_select(0, word))
 
     def _read(self, ids: Tensor) -> Tensor:
         """Read the characters of each word, ``[T, W] -> [T, filters]``."""
         spelt = nn.functional.embedding(ids, self.characters)
         return torch.relu(torch.amax(self.convolution(spelt.transpose(1, 2)), dim=2))
+
+
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one of each of the distinct rows of ``[T, W]``, ``[U]``, and which of them each is, ``[T]``."""
+    # Sorting numbers is far faster than sorting rows. Should two rows have one number, none are joined.
+    factors = torch.arange(rows.shape[1], device=rows.device) * 2 + _ODD
+    number = ((rows + 1) * factors.cumprod(0)).sum(dim=1)
+    kinds, kind = torch.unique(number, return_inverse=True)
+    every = torch.arange(len(rows), device=rows.device)
+    first = every.new_zeros(len(kinds)).scatter_(0, kind, every)
+    return (first, kind) if torch.equal(rows[first][kind], rows) else (every, every)

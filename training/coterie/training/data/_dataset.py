@@ -32,6 +32,9 @@ class Inputs(Protocol):
     def batch(self, indices: Ints) -> Arrays:
         """Return some inputs as one array, ``[R] -> [R, ...]``, or as one of each of a model's inputs."""
 
+    def lengths(self) -> Ints:
+        """Return how much of each input a batch may have to fill up, ``[n]``: 0 where all are alike."""
+
     def parts(self) -> Sequence[Array]:
         """Return the arrays that hold everything, for a checksum."""
 
@@ -48,6 +51,10 @@ class DenseInputs:
     def batch(self, indices: Ints) -> Array:
         """Return some rows, ``[R] -> [R, ...]``."""
         return self.values[indices]
+
+    def lengths(self) -> Ints:
+        """Return zeros, ``[n]``."""
+        return np.zeros(len(self), dtype=np.int64)
 
     def parts(self) -> Sequence[Array]:
         """Return the one array."""
@@ -90,6 +97,10 @@ class TokenInputs:
         result[present] = self.tokens[(start[:, None] + steps)[present]]
         return result
 
+    def lengths(self) -> Ints:
+        """Return the number of tokens or words of each text, ``[n]``."""
+        return np.diff(self.offsets)
+
     def parts(self) -> Sequence[Array]:
         """Return tokens and offsets."""
         return (self.tokens, self.offsets)
@@ -111,6 +122,10 @@ class JoinedInputs:
     def batch(self, indices: Ints) -> Arrays:
         """Return some rows of each, ``[R] -> [R, ...]``."""
         return tuple(array for member in self.members for array in each(member.batch(indices)))
+
+    def lengths(self) -> Ints:
+        """Return the sum over the members, ``[n]``."""
+        return np.asarray(np.sum([member.lengths() for member in self.members], axis=0))
 
     def parts(self) -> Sequence[Array]:
         """Return the arrays of all of them."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from coterie.training.data import Split
 from coterie.training.loop.lessons import Lessons
-from coterie.training.loop.samplers import Ints, Rates, draw_questions
+from coterie.training.loop.samplers import Ints, Rates, draw_inputs, draw_questions
 from coterie.training.several import Tensors, apply
 
 _CPU = torch.device("cpu")
@@ -81,6 +81,7 @@ class BatchSource:
         self._count = np.bincount(split.row, minlength=len(split.inputs))
         self._start = np.concatenate([[0], np.cumsum(self._count)])
         self._asked = np.flatnonzero(self._count)
+        self._lengths = split.inputs.lengths()[self._asked]
         weight: npt.NDArray[Any] = np.ones(len(split.row)) if split.weight is None else split.weight
         labelled = ~np.isnan(split.target).reshape(len(split.row), -1).all(axis=1)
         weight = weight * np.where(labelled, 1.0, 0.0 if lessons is None else lessons.weight)
@@ -109,12 +110,13 @@ class BatchSource:
         return self.questions / max(1, len(self._asked))
 
     def batches(self, size: int, first: int = 0, every: int = 1) -> Iterator[Batch]:
-        """Yield batches of ``size`` inputs with all their questions, in the split's order.
+        """Yield batches of ``size`` inputs with all their questions, the shortest inputs first.
 
         With ``first`` and ``every``, only so many of them, from the first on.
         """
-        for start in range(first * size, len(self._asked), every * size):
-            yield self.batch(self._about(self._asked[start : start + size]))
+        inputs = self._asked[np.argsort(self._lengths, kind="stable")]
+        for start in range(first * size, len(inputs), every * size):
+            yield self.batch(self._about(inputs[start : start + size]))
 
     def epoch(self, size: int, generator: np.random.Generator) -> Iterator[Ints]:
         """Yield the questions of each batch of an epoch, in an order of the generator's.
@@ -123,9 +125,8 @@ class BatchSource:
         many questions as such a batch has on average.
         """
         if self._rates.sampler == "natural":
-            inputs = generator.permutation(self._asked)
-            for start in range(0, len(inputs), size):
-                yield self._about(inputs[start : start + size])
+            for inputs in draw_inputs(self._lengths, size, self._rates.bucket, generator):
+                yield self._about(self._asked[inputs])
         else:
             asked = sum(map(len, self._of_task))
             drawn = draw_questions(self._of_task, self._rates, asked, generator)

@@ -25,10 +25,12 @@ class Rates:
             question, then the next of that task's questions in an order of its own: ``proportional`` to
             their number n_t, ``temperature`` by n_t^(1/T), ``uniform`` all alike.
         temperature: T; 1 is proportional, a large one uniform.
+        bucket: Batches that ``natural`` draws together, and divides by their inputs' lengths.
     """
 
     sampler: Sampler = "natural"
     temperature: float = 2.0
+    bucket: int = 1
 
     def shares(self, counts: Ints) -> npt.NDArray[np.float64]:
         """Return each task's share of the questions asked, from its number of questions ``[N]``."""
@@ -61,3 +63,25 @@ def draw_questions(
         rounds = [generator.permutation(questions) for _ in range(-(-len(places) // len(questions)))]
         drawn[places] = np.concatenate(rounds)[: len(places)]
     return drawn
+
+
+def draw_inputs(lengths: Ints, size: int, bucket: int, generator: np.random.Generator) -> list[Ints]:
+    """Draw the inputs of each batch of an epoch, each input once.
+
+    Args:
+        lengths: ``[n]``, the inputs' lengths.
+        size: Inputs of a batch.
+        bucket: So many batches are drawn together, and divided by length: what a batch fills up is little.
+            The batches then come in any order.
+        generator: Where the draws come from.
+
+    Returns:
+        For each batch, which of the inputs.
+    """
+    order: Ints = generator.permutation(len(lengths))
+    starts = np.arange(0, len(order), size)
+    if bucket > 1:
+        pools = [order[start : start + bucket * size] for start in starts[::bucket]]
+        order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+        starts = generator.permutation(starts)
+    return [order[start : start + size] for start in starts]

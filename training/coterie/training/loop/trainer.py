@@ -83,7 +83,7 @@ class Trainer:
             tasks,
             balance=settings.task_balance == "tasks",
             task_weights=_by_number(settings.task_weights, model),
-            rates=Rates(sampler=settings.sampler, temperature=settings.temperature),
+            rates=Rates(sampler=settings.sampler, temperature=settings.temperature, bucket=settings.bucket),
             lessons=lessons,
             device=device,
         )

@@ -68,8 +68,7 @@ class Stitched(Columns):
         """Map ``[S, ...]`` to what is read, ``[S, reads, ...]``."""
         columns, found = states.unsqueeze(0), []
         for number, layer in enumerate(self.banks()):
-            given = columns if len(columns) == 1 else columns.repeat_interleave(self.subspaces, dim=0)
-            results = layer.run_each(given)
+            results = layer.run_each(columns)
             if len(self.alpha):
                 results = torch.tensordot(self.alpha[number], results, dims=1)
             parts = results.reshape(self.columns, self.subspaces, *results.shape[1:]).unbind(1)
@@ -77,9 +76,11 @@ class Stitched(Columns):
             found.append(columns)
         if self.beta is None:
             return torch.stack([found[layer][column] for column, layer in self.reads], dim=1)
-        every = torch.stack(found)
-        weights = self.beta.t().reshape(*self.beta.t().shape, *[1] * (every.dim() - 2))
-        return (weights * every).sum(dim=0).transpose(0, 1)
+        shares = self.beta.t().reshape(*self.beta.t().shape, *[1] * states.dim())
+        read = shares[0] * found[0]
+        for share, state in zip(shares[1:], found[1:], strict=True):
+            read = read + share * state
+        return read.transpose(0, 1)
 
     def auxiliary(self, asked: Tensor) -> Tensor:
         """Return the price of subspaces that are alike: the sum of ||G_(c,1)^T G_(c,2)||^2 (Frobenius).
