@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from coterie.cli._bench import _measure
+from coterie.cli._bench import _measure, _tables
+from coterie.cli._bench._engine import ENGINE, GROUPED, ONE_BY_ONE, Case
+from coterie.cli._bench._timing import Times
 from coterie.runtime import parse_manifest
 
 from .conftest import Command
@@ -44,6 +47,19 @@ def test_bytes_are_those_of_the_files(written: tuple[dict[str, Any], str, str], 
     )
     assert found["weights"] == manifest.sizes["weights"]
     assert found["single_task"] == sum(kind.copies for kind in manifest.kinds.values())
+
+
+def test_times_fit_a_terminal_of_80_columns() -> None:
+    ways = {way: Times(12345.678, 12345.678, 5) for way in (ENGINE, ONE_BY_ONE, GROUPED)}
+    case = Case("64 questions over 100 tasks", "tasks", 64, 64, 100, ways)
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_tables.times_table([case]))
+    printed = shown.get()
+    row = next(line for line in printed.splitlines() if "64 questions over 100 tasks" in line)
+    assert row.count("12,346 ms") == 2
+    assert "5" in row.split()
+    assert "…" not in printed
 
 
 def test_every_kind_of_question_is_timed_both_ways(written: tuple[dict[str, Any], str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,7 +21,7 @@ def show(found: Findings, console: Console) -> None:
         f"{found.threads} thread{'s' if found.threads > 1 else ''} a run",
         highlight=False,
     )
-    for table in (_sizes(found), _memory(found), _engine(found), *_server(found)):
+    for table in (_sizes(found), _memory(found), times_table(found.cases), *_server(found)):
         console.print()
         console.print(table, highlight=False)
     console.print()
@@ -68,12 +68,17 @@ def time_row(case: Case) -> tuple[str, str, str, str, str, str]:
     own, other = case.times[ENGINE], case.times[ONE_BY_ONE]
     return (
         case.name,
-        f"{own.median_ms:.3f} ms",
+        _milliseconds(own.median_ms),
         f"{case.per_second(ENGINE):,.0f}",
-        f"{other.median_ms:.3f} ms",
+        _milliseconds(other.median_ms),
         ratio(ONE_BY_ONE),
         ratio(GROUPED),
     )
+
+
+def _milliseconds(time: float) -> str:
+    """Return a time with about four digits, so that a terminal of 80 columns has room for the table."""
+    return f"{time:,.{3 if time < 10 else 2 if time < 100 else 1 if time < 1000 else 0}f} ms"
 
 
 def _sizes(found: Findings) -> Table:
@@ -92,17 +97,18 @@ def _memory(found: Findings) -> Table:
     return table
 
 
-def _engine(found: Findings) -> Table:
+def times_table(cases: Sequence[Case]) -> Table:
+    """Return each case's row."""
     table = _table(
         "In one process: median times, taking turns",
         "asked",
         "coterie",
-        "questions/s",
+        "answers a second",
         "a session a task",
         "faster",
         "than grouped",
     )
-    for case in found.cases:
+    for case in cases:
         table.add_row(*time_row(case))
     return table
 
