@@ -13,6 +13,13 @@ from benchmarks.quality._design import ROOT, Comparison, Protocol, Study, System
 RATES = {"preset": (), "lr-1e-3": ("trainer.lr=1e-3",), "lr-4e-3": ("trainer.lr=4e-3",)}
 """What every network of words is tried with; the presets have 2e-3."""
 
+PARTS = {
+    "text-hard": "the n-gram bag alone, shared by all domains (hard sharing)",
+    "text-gates": "the bag and gated experts",
+    "text-clusters": "the bag and two cluster layers",
+}
+"""What is left of the preset text without its other parts: files of systems/."""
+
 
 def as_published(source: Path, destination: Path) -> None:
     """Write the data as papers use it: dev and leaked texts are trained on too.
@@ -70,10 +77,22 @@ FDU = Study(
         ),
         System(name="asp-mtl", title="ASP-MTL", configuration="asp-mtl", tries=RATES),
         System(name="text", title="coterie, preset text", configuration="text", claim=True),
+        *(
+            System(
+                name=name,
+                title=title,
+                configuration=name,
+                part="ablations",
+                claim=True,
+                protocols=("honest",),
+            )
+            for name, title in PARTS.items()
+        ),
     ),
     comparisons=(
         Comparison(better="text", worse="linear-pooled"),
         Comparison(better="text", worse="ncmtl"),
+        Comparison(better="text", worse="text-hard"),
         Comparison(better="ncmtl", worse="hard-share-ncmtl"),
     ),
     ours="text",
