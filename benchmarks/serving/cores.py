@@ -20,6 +20,14 @@ def pinned(stack: ExitStack, cores: tuple[int, int], server: AbstractContextMana
         os.sched_setaffinity(0, {cores[1]})
 
 
+def yield_to_others() -> None:
+    """Let this process have only what the others leave of its core."""
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(19)
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the seconds that a process, and all that it started, have computed."""
     times = [each.cpu_times() for each in _family(pid)]

@@ -102,12 +102,12 @@ class Questions:
         # A row that is asked of several tasks is computed once; so that nothing is won by that, none is.
         self.rows = generator.standard_normal((len(tasks), each, *shape)).astype(np.float32)
         """``[N, each, ...]``."""
-        self._name = name
+        self.input = name
 
     def encoded(self, transport: Transport) -> list[list[bytes]]:
         """Return for each task its requests."""
         return [
-            [encode(transport, task, self._name, row[None]) for row in rows]
+            [encode(transport, task, self.input, row[None]) for row in rows]
             for task, rows in zip(self.tasks, self.rows, strict=True)
         ]
 

@@ -3,10 +3,11 @@
     python -m benchmarks.serving.soak --minutes 10
     python -m benchmarks.serving.soak --minutes 1
 
-Two workers serve a store of versions. Client processes send single rows to 20 tasks and check the numbers of
-every answer: each version and each task scores each input so that it cannot be taken for another. Meanwhile
-versions are deployed, rolled back, tried as a canary and promoted, a worker is killed, clients go away in the
-middle of requests and answers, and one task is flooded; at the end the server is told to stop under load.
+Two workers, on one core, serve a store of versions. On the other, client processes send single rows to 20
+tasks and check the numbers of every answer: each version and each task scores each input so that it cannot be
+taken for another. Meanwhile versions are deployed, rolled back, tried as a canary and promoted, a worker is
+killed, clients go away in the middle of requests and answers, and one task is flooded; at the end the server
+is told to stop under load.
 
 A request is accepted unless it is refused, as one is by a server that is full or stopping. Any other error,
 and a connection that breaks without an answer while no worker was killed, has lost its request. What was on
@@ -23,6 +24,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -32,6 +34,7 @@ import psutil
 from rich.console import Console
 
 from benchmarks.common import write_result
+from benchmarks.serving.cores import pinned
 from benchmarks.serving.questions import Questions
 from benchmarks.serving.soak_clients import TOLERANCE, Note, Work, asking
 from benchmarks.serving.soak_script import Script, Story
@@ -57,6 +60,7 @@ def soak(
     processes: int = 2,
     rate: float = 200.0,
     each: int = 16,
+    cores: tuple[int, int] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Let everything happen for so long, and return what came of all requests.
@@ -69,6 +73,7 @@ def soak(
         processes: That ask.
         rate: Requests a second in all, when answers come at once.
         each: Inputs of each task.
+        cores: The workers', and that of all who ask; without them they share what there is.
         settings: Of the server.
     """
     store = Store.create(folder / "store")
@@ -78,7 +83,9 @@ def soak(
     rows = Questions(tasks, spec.name, [dim or 1 for dim in spec.shape[1:]], each=each).rows
     expected = expectations(bundles, rows)
     settings = {"poll_seconds": 0.2, "threads": 1, "workers": 2} | settings
-    with running_server(store.path, **settings) as addresses:
+    with ExitStack() as stack:
+        server_of = running_server(store.path, **settings)
+        addresses = stack.enter_context(server_of) if cores is None else pinned(stack, cores, server_of)
         clients = 8
         works = [
             Work(addresses, tasks, spec.name, rows, expected, clients, processes * clients / rate, seed=seed)
@@ -213,6 +220,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two events")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="the workers', the clients'")
     chosen = parser.parse_args()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -223,7 +231,15 @@ def main() -> None:
             )
             for seed in range(2)
         ]
-        result = soak(bundles, folder, seconds=60 * chosen.minutes, pause=chosen.pause, rate=chosen.rate)
+        cores = (chosen.cores[0], chosen.cores[1])
+        result = soak(
+            bundles,
+            folder,
+            seconds=60 * chosen.minutes,
+            pause=chosen.pause,
+            rate=chosen.rate,
+            cores=cores if hasattr(os, "sched_setaffinity") else None,
+        )
     Console().print(result)
     print(write_result("serving_soak", {"minutes": chosen.minutes, "rate": chosen.rate, **result}))
     unlike = result["workers"] != result["workers_at_last"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
+from benchmarks.serving.cores import yield_to_others
 from benchmarks.serving.questions import Transport, decode, encode
 from coterie.cli._bench._clients import Client, connect
 from coterie.runtime.serving import Addresses
@@ -109,7 +109,7 @@ def asking(works: Sequence[Work]) -> Iterator[Notes]:
 
 def _run(work: Work, pipe: Connection) -> None:
     if work.yields:
-        os.nice(19)
+        yield_to_others()
     uvloop.install()
     asyncio.run(_Clients(work, pipe).run())
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from coterie.runtime._asked import Asked
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._graph import Floats, Graph, RunOptions
+from coterie.runtime._large_pages import large_pages
 from coterie.runtime._sessions import Sessions
 from coterie.runtime._task_graphs import TaskGraphs
 from coterie.runtime._trial import own_sessions_pay
@@ -47,7 +48,9 @@ class Runner:
         self._tagging = bundle.tasks[0].kind == "tagging"
         self._has_probabilities = any(task.kind != "regression" for task in bundle.tasks)
         if mode != "task":
-            sessions.router()
+            # Its weights are all that a batch reads; of tasks' sessions each reads little.
+            with large_pages():
+                sessions.router()
 
     def run(self, asked: Asked, stop: RunOptions | None) -> Answers:
         """Answer questions; see ``Engine.run``."""

@@ -21,20 +21,20 @@ def test_what_a_run_and_a_row_cost_is_learnt() -> None:
 def test_a_batch_has_no_more_rows_than_fit_the_target_and_are_worth_the_wait() -> None:
     sizes = [1, 8, 64, 3, 200, 17]
     assert learnt(0.004, 0.0001, sizes, target=0.01).limit() == pytest.approx(60, abs=1)
-    assert learnt(0.004, 0.0001, sizes).limit() == 160
-    assert learnt(0.00001, 0.000002, sizes).limit() == 500  # a millisecond is nothing to save
+    assert learnt(0.004, 0.0001, sizes).limit() == 320
+    assert learnt(0.00001, 0.00001, sizes).limit() == 800  # eight milliseconds are no wait
     pace = learnt(0.004, 0.0001, sizes)
-    assert pace.seconds(320) == pytest.approx(2 * 0.004 + 320 * 0.0001)
+    assert pace.seconds(640) == pytest.approx(2 * 0.004 + 640 * 0.0001)
     for _ in range(200):
-        pace.learn(160, 0.02)
-    assert pace.limit() == 160  # runs of one size do not tell what they take beside their rows
+        pace.learn(320, 0.036)
+    assert pace.limit() == 320  # runs of one size do not tell what they take beside their rows
 
 
 def test_a_machine_that_became_slower_is_noticed() -> None:
     pace = learnt(0.004, 0.0001, [1, 8, 64, 3, 200, 17])
     for rows in [1, 30, 200, 60] * 40:
         pace.learn(rows, 0.004 + 0.0004 * rows)
-    assert pace.limit() == pytest.approx(40, abs=2)
+    assert pace.limit() == pytest.approx(80, abs=3)
 
 
 def test_runs_of_one_size_are_no_line_and_still_give_a_limit() -> None:

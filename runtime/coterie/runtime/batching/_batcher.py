@@ -26,12 +26,12 @@ from coterie.runtime.batching._queue import FairQueue
 from coterie.runtime.batching._ticket import MANY, Shape, Ticket
 from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
 
-_CROWD = 8
-"""Requests that the first runs are thought to have."""
 _BESIDE = 0.0002
 """Seconds of a run that are not worth a thread, which the loop has to wake and to be woken by."""
 _ON_ONE_CORE = 0.005
 """And where a thread would take the loop's own core: longer ones are, so that health is told meanwhile."""
+_FEW = 4
+"""Requests of such a run: while more come, gRPC needs the loop's turns, in each of which it takes one."""
 
 Floats = npt.NDArray[np.float32]
 Answers = list[Prediction | CoterieError]
@@ -82,7 +82,6 @@ class Batcher:
         self._admission = Admission(limits or Limits())
         self._pace = Pace(target=target, most=most_rows)
         self._arrived = 0
-        self._crowd = _CROWD
         self._starting: asyncio.Task[None] | None = None
         self._runs = runs
         self._running: set[asyncio.Task[None]] = set()
@@ -212,17 +211,12 @@ class Batcher:
 
     async def _start(self) -> None:
         # In a task of its own: whoever is ready in this turn of the loop joins.
-        await lull(
-            lambda: self._arrived,
-            crowd=max(self._crowd, self._admission.tickets),
-            enough=lambda: self._admission.rows >= self._pace.limit(),
-        )
+        await lull(lambda: self._arrived)
         self._starting = None
         while len(self._running) < self._runs and self._queue:
             tickets = self._queue.take(self._pace.limit())
             if not tickets:
                 return
-            self._crowd = max(len(tickets), self._crowd // 2)
             run = asyncio.get_running_loop().create_task(self._run(tickets))
             self._running.add(run)
             run.add_done_callback(self._finished)
@@ -268,7 +262,9 @@ class Batcher:
 
     def _is_short(self, tickets: Sequence[Ticket]) -> bool:
         """Return whether a run is over before a thread would have begun with it, or could do as well."""
-        if not is_own() or self._sequences:  # whose length tells more than their number
+        if (
+            not is_own() or len(tickets) > _FEW or self._sequences
+        ):  # whose length tells more than their number
             return False
         seconds = self._pace.seconds(sum(ticket.rows for ticket in tickets))
         return 0 < seconds < (_ON_ONE_CORE if on_one_core() else _BESIDE)

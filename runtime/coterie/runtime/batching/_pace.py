@@ -8,10 +8,10 @@ _KEPT = 0.95
 """Share of what was known that stays when a run is added."""
 _LEAST = 32
 """Rows that a batch may always have."""
-_WORTH = 4
+_WORTH = 8
 """How many times what a run takes beside its rows they may take: more of them are hardly cheaper each, and
 whoever comes meanwhile waits for all."""
-_UNFELT = 0.001
+_UNFELT = 0.008
 """Seconds that the rows of a run may take in any case."""
 _SPREAD = 0.1
 """Of their mean, how far the sizes of runs must lie apart to tell what a run takes beside its rows."""
