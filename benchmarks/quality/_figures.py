@@ -31,7 +31,7 @@ def draw(found: dict[str, Any], plans: dict[str, Any], folder: Path = FOLDER) ->
         made += _by_task(study, folder / f"quality-{name}-tasks.png")
         made += _costs(study, folder / f"quality-{name}-costs.png")
         made += _sweep(study, folder / f"quality-{name}-sweep.png")
-        made += _who_shares(plans.get(name), study, folder / f"quality-{name}-sharing.png")
+        made += _who_shares(plans.get(name), folder / f"quality-{name}-sharing.png")
     return made
 
 
@@ -129,7 +129,7 @@ def _front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return front
 
 
-def _who_shares(plan: Any, study: dict[str, Any], path: Path) -> list[Path]:
+def _who_shares(plan: Any, path: Path) -> list[Path]:
     """Each gated layer's probabilities, and how alike the tasks' mixtures are; tasks in the same order."""
     gated = [stage for stage in (plan or {}).get("stages", []) if stage["kind"] == "gated"]
     if not gated or not gated[0].get("probabilities"):
@@ -142,11 +142,11 @@ def _who_shares(plan: Any, study: dict[str, Any], path: Path) -> list[Path]:
     left.imshow(np.array(stage["probabilities"])[order], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     name_rows(left, [tasks[at] for at in order])
     left.set_xlabel("expert")
-    entitle(left, "gate probabilities")
+    entitle(left, f"{stage['name']}: gate probabilities")
     right.imshow(alike[np.ix_(order, order)], cmap="Blues", vmin=0, vmax=1, aspect="auto")
     name_rows(right, [tasks[at] for at in order])
     right.set_xticks([])
-    entitle(right, f"how alike two tasks' mixtures are, {study['title']}")
+    entitle(right, "how alike two tasks' mixtures are")
     for axes in (left, right):
         for side in axes.spines.values():
             side.set_color(LINE)
