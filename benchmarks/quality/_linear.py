@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 
 from benchmarks.quality._design import Job, tries
-from benchmarks.quality._record import Record, read
+from benchmarks.quality._record import Record, identity, read
 from coterie.cli._machine import machine
 
 Labels = npt.NDArray[np.int64]
@@ -55,12 +55,7 @@ def linear(job: Job, files: tuple[str, ...]) -> Record:
     best = int(np.argmax(means))
     used = resource.getrusage(resource.RUSAGE_THREAD)
     return {
-        "study": job.study.name,
-        "system": job.system.name,
-        "try": job.choice,
-        "protocol": job.protocol.name,
-        "seed": job.seed,
-        "options": [],
+        **identity(job),
         "config": {"chosen": grid[best], "dev_of_each": [round(100 * mean, 2) for mean in means]},
         "curves": [],
         "scores": {"dev": found[best], "test": _scores(rows, grid[best : best + 1], each, "test")[0]},

@@ -12,6 +12,18 @@ from benchmarks.quality._design import Job
 Record = dict[str, Any]
 
 
+def identity(job: Job) -> Record:
+    """Return what every record begins with: which run it is of, and what it was given."""
+    return {
+        "study": job.study.name,
+        "system": job.system.name,
+        "try": job.choice,
+        "protocol": job.protocol.name,
+        "seed": job.seed,
+        "options": list(job.options),
+    }
+
+
 def path_of(job: Job) -> Path:
     """Return the file of a run's record."""
     return result_folder() / "quality" / f"{job.name}.json"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.quality._design import ROOT, Job
-from benchmarks.quality._record import Record
+from benchmarks.quality._record import Record, identity
 from coterie.cli._machine import machine
 from coterie.runtime.plan import SharingPlan, StagePlan
 from coterie.training import Run, load_run
@@ -86,12 +86,7 @@ def described(job: Job, run: Run) -> Record:
     history = [json.loads(line) for line in (run.folder / "history.jsonl").read_text("utf-8").splitlines()]
     plan = run.model.plan()
     return {
-        "study": job.study.name,
-        "system": job.system.name,
-        "try": job.choice,
-        "protocol": job.protocol.name,
-        "seed": job.seed,
-        "options": list(job.options),
+        **identity(job),
         "config": run.config.model_dump(mode="json", exclude={"data"}),
         "curves": [_epoch(record) for record in history],
         "scores": {"dev": scores(run, "dev")},
