@@ -115,6 +115,7 @@ class Batcher:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        since: float | None = None,
     ) -> Prediction:
         """Ask one task about R inputs; see ``Engine.predict``.
 
@@ -123,6 +124,7 @@ class Batcher:
             inputs: As there.
             timeout: Seconds after which nobody wants the answer.
             priority: 0 goes before 1, 1 before 2, and so on.
+            since: When it came, on the clock of ``time.perf_counter``, where that is a while ago.
 
         Raises:
             RequestError: As there; a ``DeadlineError`` when the time is over.
@@ -130,10 +132,10 @@ class Batcher:
             UnavailableError: If the batcher is being closed.
         """
         if self._reader is None:
-            return await self._ask(self.engine.prepare(task, inputs), timeout, priority)
+            return await self._ask(self.engine.prepare(task, inputs), timeout, priority, since)
         loop = asyncio.get_running_loop()
         asked = await loop.run_in_executor(self._reader, self.engine.prepare, task, inputs)
-        return await self._ask(asked, timeout, priority)
+        return await self._ask(asked, timeout, priority, since)
 
     async def predict_many(
         self,
@@ -143,13 +145,14 @@ class Batcher:
         *,
         timeout: float | None = None,
         priority: int = 0,
+        since: float | None = None,
     ) -> Prediction:
         """Ask B questions about R inputs; see ``Engine.predict_many``, and ``predict`` for the rest."""
         if self._reader is None:
-            return await self._ask(self.engine.prepare_many(inputs, row, task), timeout, priority)
+            return await self._ask(self.engine.prepare_many(inputs, row, task), timeout, priority, since)
         loop = asyncio.get_running_loop()
         asked = await loop.run_in_executor(self._reader, self.engine.prepare_many, inputs, row, task)
-        return await self._ask(asked, timeout, priority)
+        return await self._ask(asked, timeout, priority, since)
 
     def check_room(self, task: str | None = None) -> None:
         """Refuse what could not be taken, before anybody has the trouble of reading it.
@@ -174,17 +177,24 @@ class Batcher:
         if self._reader is not None:
             self._reader.shutdown(wait=True)
 
-    async def _ask(self, asked: Asked, seconds: float | None, priority: int) -> Prediction:
+    async def _ask(
+        self, asked: Asked, seconds: float | None, priority: int, since: float | None
+    ) -> Prediction:
         if self._closing:
             raise UnavailableError("the server is shutting down: ask another one")
         loop = asyncio.get_running_loop()
-        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, time.perf_counter())
+        now = time.perf_counter()
+        arrived = now if since is None else since
+        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, arrived)
         self._admission.admit(ticket, self._retry_seconds)
         self._idle.clear()
         self._queue.push(ticket)
         self._arrived += 1
         self._start_soon()
-        clock = None if seconds is None else loop.call_later(seconds, _expire, ticket.answer, seconds)
+        clock = None
+        if seconds is not None:
+            left = max(0.0, seconds - (now - arrived))
+            clock = loop.call_later(left, _expire, ticket.answer, seconds)
         try:
             return await ticket.answer
         finally:

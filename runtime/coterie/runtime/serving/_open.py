@@ -17,6 +17,7 @@ from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.models._follow import Follower, load_served
 from coterie.runtime.serving.models._metadata import VERSION
 from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._turns import Turns
 from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.store import Store, is_store
 
@@ -76,6 +77,7 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
             max_text=settings.max_text,
             number=number,
             observer=metrics,
+            turns=Turns(most=settings.max_task_rows, nbytes=settings.max_waiting_bytes),
         )
 
     if not is_store(settings.bundle):

@@ -53,7 +53,8 @@ class Reports:
         """Return what this worker counted and holds, as JSON can have it."""
         return {
             "pid": os.getpid(),
-            "waiting": sum(version.batcher.waiting for version in self._models.loaded.values()),
+            "waiting": self._models.turns.waiting
+            + sum(version.batcher.waiting for version in self._models.loaded.values()),
             "versions": list(self._versions()),
             "metrics": self._metrics.told(),
             "statistics": {

@@ -19,6 +19,10 @@ from coterie.runtime.serving.observing._calls import Calls
 _ROOM = 64 * 1024
 """Bytes that a message may have beside its tensors."""
 
+_LISTENERS = 8
+"""Servers at one port of one process: each takes one call in a turn of the loop, so that with one of them
+calls would queue inside gRPC, where nobody can be fair to anybody and no batch can be made of them."""
+
 _HANDED_OVER_SECONDS = 0.1
 """A stopping server that has been given nothing for so long has refused, in words, what clients had sent."""
 _LONGEST_HANDING_OVER = 2.0
@@ -52,15 +56,16 @@ class GrpcServer:
         self._stopping = asyncio.Event()
         self._servicer = Servicer(models, access or Access(None), self._stopping, calls or Calls())
         self._tls = tls
-        self._renewed: Any = None
-        self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._certificates: Any = None
+        self._host = f"[{host}]" if ":" in host else host
+        self._port = port
         self._options = [
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", max_body + _ROOM),
             # What is sent is bounded by the rows that were asked for.
             ("grpc.max_send_message_length", -1),
         ]
-        self._server: Any = None
+        self._servers: list[Any] = []
         self._health = health.aio.HealthServicer()
 
     async def start(self) -> int:
@@ -69,27 +74,17 @@ class GrpcServer:
         Raises:
             OSError: If the address cannot be listened on.
         """
-        self._server = grpc.aio.server(options=self._options)
-        self._server.add_generic_rpc_handlers((self._servicer.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server, pool=pool()
-        )
         await self._health.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        try:
-            port: int = (
-                self._server.add_insecure_port(self._address)
-                if self._tls is None
-                else self._server.add_secure_port(self._address, self._credentials(self._tls))
-            )
-        except RuntimeError as error:
-            raise OSError(f"cannot listen for gRPC on {self._address}: is the port in use?") from error
-        await self._server.start()
+        if self._tls is not None:
+            self.show(self._tls)
+        port = await self._listen(self._port)
+        for _ in range(1, _LISTENERS):
+            await self._listen(port)
         return port
 
     async def stop(self, seconds: float) -> None:
         """Take no more requests, and wait at most so many seconds for those that were accepted."""
-        if self._server is not None:
+        if self._servers:
             await self._health.enter_graceful_shutdown()
             self._stopping.set()  # or an open stream would keep the server up for as long as it may take
             # What it holds and has not handed over, gRPC would end with CANCELLED, which no client repeats.
@@ -98,7 +93,7 @@ class GrpcServer:
             while refused != self._servicer.refused and asyncio.get_running_loop().time() < end:
                 refused = self._servicer.refused
                 await asyncio.sleep(_HANDED_OVER_SECONDS)
-            await self._server.stop(seconds)
+            await asyncio.gather(*[server.stop(seconds) for server in self._servers])
 
     def show(self, tls: Tls) -> None:
         """Show these certificates to whoever connects from now on.
@@ -106,15 +101,40 @@ class GrpcServer:
         Raises:
             OSError: If a file cannot be read; those before are shown then.
         """
-        self._renewed = _certificates(tls)
+        self._certificates = _certificates(tls)
+
+    async def _listen(self, port: int) -> int:
+        """Start one more server, and return its port."""
+        server, address = grpc.aio.server(options=self._options), f"{self._host}:{port}"
+        server.add_generic_rpc_handlers((self._servicer.handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server, pool=pool()
+        )
+        try:
+            port = (
+                server.add_insecure_port(address)
+                if self._tls is None
+                else server.add_secure_port(address, self._credentials(self._tls))
+            )
+        except RuntimeError as error:
+            raise OSError(f"cannot listen for gRPC on {address}: is the port in use?") from error
+        await server.start()
+        self._servers.append(server)
+        return port
 
     def _credentials(self, tls: Tls) -> Any:
+        shown = self._certificates
+
         def renewed() -> Any:  # in a thread of gRPC's, before each handshake; None goes on with those before
-            certificates, self._renewed = self._renewed, None
-            return certificates
+            nonlocal shown
+            if shown is self._certificates:
+                return None
+            shown = self._certificates
+            return shown
 
         return grpc.dynamic_ssl_server_credentials(
-            _certificates(tls), renewed, require_client_authentication=tls.client_ca is not None
+            shown, renewed, require_client_authentication=tls.client_ca is not None
         )
 
 

@@ -158,12 +158,21 @@ class Servicer:
                 raise UnavailableError("the server is shutting down: ask another one")
             caller = self._caller(context)
             self._models.find(request.model_version).info(request.model_name, caller)
-            self._models.check_room(request.model_name, request.model_version)
-            question = _in_time(codec.decode(request, caller), context.time_remaining())
+            nbytes, remaining = request.ByteSize(), context.time_remaining()
+            self._models.check_room(request.model_name, request.model_version, nbytes)
         except Exception as error:
-            self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)
+            self._count_refused(request, error)
             raise
-        return codec.encode(await self._models.answer(question, transport="grpc"), request)
+        async with self._models.turns.of(request.model_name, nbytes) as since:
+            try:
+                question = _in_time(codec.decode(request, caller).waited(since), remaining)
+            except Exception as error:
+                self._count_refused(request, error)
+                raise
+            return codec.encode(await self._models.answer(question, transport="grpc"), request)
+
+    def _count_refused(self, request: Any, error: Exception) -> None:
+        self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)
 
 
 def _in_time(question: Question, remaining: float | None) -> Question:

@@ -54,22 +54,33 @@ async def infer(
         await respond(send, body, status=405, more=[(b"allow", b"POST")])
         return
     name, version = model_of(scope["path"])
+
+    def count_refused(error: Exception) -> None:
+        models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
+
+    async def answer(body: bytes) -> tuple[bytes, int | None]:
+        async with models.turns.of(name, len(body)) as since:
+            try:
+                body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
+                length = headers.get(_HEADER)
+                head = None if length is None else length.decode("latin-1")
+                asked = codec.decode(name, version, body, head, caller)
+                suggest_id(asked.id)
+            except Exception as error:
+                count_refused(error)
+                raise
+            question = asked.question.waited(since)
+            return codec.encode(await models.answer(question, transport="http"), asked)
+
     try:
         try:
             models.find(version).info(name, caller)  # an unknown model is 404, whatever the body
             body = await read_body(headers, receive, limit)
-            models.check_room(name, version)
-            body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
-            length = headers.get(_HEADER)
-            asked = codec.decode(
-                name, version, body, None if length is None else length.decode("latin-1"), caller
-            )
-            suggest_id(asked.id)
+            models.check_room(name, version, len(body))
         except Exception as error:
-            models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
+            count_refused(error)
             raise
-        answer = await while_connected(receive, models.answer(asked.question, transport="http"))
-        content, head = codec.encode(answer, asked)
+        content, head = await while_connected(receive, answer(body))
     except Exception as error:
         await respond_error(send, error)
         return

@@ -19,6 +19,7 @@ from coterie.runtime.serving.models._metadata import VERSION, ModelInfo
 from coterie.runtime.serving.models._questions import Answer, Question
 from coterie.runtime.serving.models._shadow import Shadow, ShadowObserver
 from coterie.runtime.serving.models._sizes import LONGEST_TEXT
+from coterie.runtime.serving.models._turns import Turns
 from coterie.runtime.serving.models._version import Version
 from coterie.runtime.serving.observing._calls import Done, current_call
 from coterie.runtime.serving.observing._statistics import Told
@@ -44,6 +45,7 @@ class Models:
         max_text: Most characters of one text.
         number: What clients call the first version.
         observer: Told of every request.
+        turns: Whose question a transport reads next.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Models:
         max_text: int = LONGEST_TEXT,
         number: str = VERSION,
         observer: Observer | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.ready = False
+        self.turns = turns or Turns()
         self.failed: dict[str, str] = {}
         """Versions that should be loaded and could not be, and why, in words for a client."""
         self.elsewhere: Callable[[str], Sequence[Told]] = lambda _: ()
@@ -116,13 +120,14 @@ class Models:
             return replace(info, versions=tuple(self._loaded))
         return replace(info, versions=tuple(number for number, each in self._loaded.items() if model in each))
 
-    def check_room(self, model: str, version: str = "") -> None:
-        """Refuse a question to a known model that could not be taken, before it is read.
+    def check_room(self, model: str, version: str, nbytes: int) -> None:
+        """Refuse a question of so many bytes to a known model that could not be taken, before it is read.
 
         Raises:
             OverloadedError: If as much waits as may wait.
             UnknownTaskError: If that version is not loaded.
         """
+        self.turns.check(model, nbytes)
         if version or self._canary is None:  # else it is not known yet who will be asked
             self.find(version).check_room(model)
 
@@ -153,7 +158,11 @@ class Models:
             UnavailableError: If the server is not ready, or is shutting down.
         """
         return await self.ask(
-            question.model, transport, lambda version: version.answer(question), number=question.version
+            question.model,
+            transport,
+            lambda version: version.answer(question),
+            number=question.version,
+            since=question.since,
         )
 
     async def ask(
@@ -163,6 +172,7 @@ class Models:
         work: Callable[[Version], Awaitable[tuple[T, Prediction]]],
         *,
         number: str = "",
+        since: float | None = None,
     ) -> T:
         """Let one version answer from beginning to end; count it, and return the answer.
 
@@ -171,16 +181,17 @@ class Models:
             transport: By which it is asked.
             work: Gives a version's answer, and the prediction behind it.
             number: The version to ask; if empty, the one that is served, or a canary by its share.
+            since: When the question came, where it was accepted then and had to wait for its turn.
 
         Raises:
             UnknownTaskError: If that version is not loaded.
             UnavailableError: If the server is not ready.
         """
-        start = time.perf_counter()
+        start = time.perf_counter() if since is None else since
         outcome, asked, version, timing = "cancelled", 0, self._current, None
         try:
             version = self._choose(model, number)
-            if not self.ready:
+            if not self.ready and since is None:
                 raise not_ready()
             with version.held():
                 answer, prediction = await work(version)
@@ -258,6 +269,7 @@ class Models:
     async def close(self) -> None:
         """Take no more questions, and return when those that were taken are answered."""
         self.ready = False
+        await self.turns.empty()
         for version in tuple(self._loaded.values()):
             await version.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coterie.runtime.errors import InvalidInputError
@@ -24,7 +24,7 @@ class Question:
 
     ``timeout`` is after how many seconds nobody wants the answer any more; ``priority`` is who goes first, 1
     before 2 before 3; ``classes`` says of which outputs only so many of the likeliest classes are wanted;
-    ``caller`` is who asks.
+    ``caller`` is who asks; ``since`` is when it came, where it had to wait before it was read.
     """
 
     model: str
@@ -35,6 +35,11 @@ class Question:
     priority: int = PRIORITY
     classes: Mapping[str, int] = field(default_factory=dict)
     caller: Caller = ANYBODY
+    since: float | None = None
+
+    def waited(self, since: float | None) -> Question:
+        """Return the question as one that came then, on the clock of ``time.perf_counter``."""
+        return self if since is None else replace(self, since=since)
 
 
 @dataclass(frozen=True)

@@ -139,12 +139,16 @@ class Version:
             row = tensors.get("row")
             self.check_rows(rows_of(inputs), rows_of(task))
             prediction = await self.batcher.predict_many(
-                inputs, row, task, timeout=question.timeout, priority=question.priority
+                inputs, row, task, timeout=question.timeout, priority=question.priority, since=question.since
             )
         else:
             self.check_rows(rows_of(inputs))
             prediction = await self.batcher.predict(
-                info.name, inputs, timeout=question.timeout, priority=question.priority
+                info.name,
+                inputs,
+                timeout=question.timeout,
+                priority=question.priority,
+                since=question.since,
             )
         outputs = {}
         for spec in wanted:

@@ -1,0 +1,153 @@
+"""Whose question is read next: a flood on one task waits before it has cost the others anything.
+
+Reading a question and writing its answer take a server longer than computing it. A queue in front of the
+engine is fair too late: by then a flood's questions are read. So while several tasks are asked, each has only
+a few questions in hand, unless the others have as many; what it is asked beyond that waits as the bytes that
+came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from types import TracebackType
+
+from coterie.runtime.errors import OverloadedError
+
+_FEW = 4
+"""Questions that a task may always have in hand: what whoever comes next waits for."""
+_TIMES_OTHERS = 2
+"""How many times what all others have in hand a task may have: a popular task is no flood."""
+_RECENT = 1.0
+"""Seconds after which a task that nobody asked any more is nobody to be fair to."""
+_ROWS, _BYTES = 8192, 256 * 1024 * 1024
+
+
+class Turns:
+    """Counts the questions in hand, and lets those of a task that has its share of them wait.
+
+    All of it belongs to one event loop.
+
+    Args:
+        most: Questions of one task that may wait; what is more is refused.
+        nbytes: Bytes of all that wait.
+        clock: Gives the seconds.
+    """
+
+    def __init__(
+        self, *, most: int = _ROWS, nbytes: int = _BYTES, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._most, self._nbytes, self._clock = most, nbytes, clock
+        self._in_hand = Counter[str]()
+        self._all = 0
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._held = 0
+        # The two tasks that were asked last, and when.
+        self._last, self._last_at = "", float("-inf")
+        self._before_at = float("-inf")
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for their turn."""
+        return sum(len(each) for each in self._waiting.values())
+
+    def of(self, task: str, nbytes: int) -> Turn:
+        """Return the turn of a question of so many bytes; it lasts until its answer is written."""
+        return Turn(self, task, nbytes)
+
+    async def empty(self) -> None:
+        """Return when no question is in hand, and none waits to be."""
+        await self._empty.wait()
+
+    def check(self, task: str, nbytes: int) -> None:
+        """Refuse a question of so many bytes that would have to wait where as much waits as may wait.
+
+        Raises:
+            OverloadedError: If it would.
+        """
+        waiting = len(self._waiting.get(task, ()))
+        if waiting and (waiting >= self._most or self._held + nbytes > self._nbytes):
+            raise OverloadedError(
+                f"{waiting} questions are waiting for this task already: try again in a moment",
+                retry_seconds=1,
+            )
+
+    async def enter(self, task: str, nbytes: int) -> float | None:
+        """Return when it is a question's turn: since when it waited, or nothing where it did not."""
+        now = self._clock()
+        if task != self._last:
+            self._last, self._before_at = task, self._last_at
+        self._last_at = now
+        waiting = self._waiting.get(task)
+        if not waiting and self._has_room(task, now):
+            self._take(task)
+            return None
+        if waiting is None:
+            waiting = self._waiting[task] = deque()
+        turn = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        self._held += nbytes
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                with contextlib.suppress(ValueError):
+                    waiting.remove(turn)
+            else:  # it was its turn just now: somebody else's, then
+                self.leave(task)
+            raise
+        finally:
+            self._held -= nbytes
+        return now
+
+    def leave(self, task: str) -> None:
+        """Count a question out, and let those go on that waited for it."""
+        self._all -= 1
+        self._in_hand[task] -= 1
+        waiting = self._waiting.get(task)
+        if waiting is not None:
+            now = self._clock()
+            while waiting and self._has_room(task, now):
+                turn = waiting.popleft()
+                if not turn.done():  # whose client went away just now
+                    self._take(task)
+                    turn.set_result(None)
+            if not waiting:
+                del self._waiting[task]
+        if not self._in_hand[task]:
+            del self._in_hand[task]
+            if not self._all:
+                self._empty.set()
+
+    def _take(self, task: str) -> None:
+        self._all += 1
+        self._in_hand[task] += 1
+        self._empty.clear()
+
+    def _has_room(self, task: str, now: float) -> bool:
+        own = self._in_hand[task]
+        if own < _FEW or own < _TIMES_OTHERS * (self._all - own):
+            return True
+        return now - (self._before_at if task == self._last else self._last_at) > _RECENT
+
+
+class Turn:
+    """A context: from when a question may be read until its answer is written."""
+
+    def __init__(self, turns: Turns, task: str, nbytes: int) -> None:
+        self._turns, self._task, self._nbytes = turns, task, nbytes
+
+    async def __aenter__(self) -> float | None:
+        """Wait for it; see ``Turns.enter``."""
+        return await self._turns.enter(self._task, self._nbytes)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self._turns.leave(self._task)
