@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from coterie.runtime.batching import Limits
 from coterie.runtime.errors import OverloadedError
 from coterie.runtime.serving.models._turns import Turns
 
@@ -133,7 +134,7 @@ def test_who_goes_away_while_waiting_takes_nobodys_turn() -> None:
 
 def test_what_would_have_to_wait_where_as_much_waits_as_may_is_refused() -> None:
     async def run() -> None:
-        asked = Asked(Turns(most=2, nbytes=25, clock=Clock()))
+        asked = Asked(Turns(Limits(task_rows=2, nbytes=25), clock=Clock()))
         asked.ask("other")
         asked.ask("flood", 5)
         await settled()

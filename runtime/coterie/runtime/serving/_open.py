@@ -77,7 +77,7 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
             max_text=settings.max_text,
             number=number,
             observer=metrics,
-            turns=Turns(most=settings.max_task_rows, nbytes=settings.max_waiting_bytes),
+            turns=Turns(_limits(settings)),
         )
 
     if not is_store(settings.bundle):
@@ -113,14 +113,9 @@ def _engine(settings: Settings, path: Path) -> Engine:
 
 def _batcher(settings: Settings, metrics: Metrics, engine: Engine, number: str) -> Batcher:
     """Return the batcher in front of a version's engine."""
-    limits = Limits(
-        rows=settings.max_waiting_rows,
-        task_rows=settings.max_task_rows,
-        nbytes=settings.max_waiting_bytes,
-    )
     return Batcher(
         engine,
-        limits=limits,
+        limits=_limits(settings),
         runs=settings.runs,
         target=settings.run_seconds,
         # A version may lack a task that others have.
@@ -130,6 +125,14 @@ def _batcher(settings: Settings, metrics: Metrics, engine: Engine, number: str) 
             if task.name in settings.task_weights
         },
         observer=metrics.version(number, engine.bundle.manifest.plan),
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        rows=settings.max_waiting_rows,
+        task_rows=settings.max_task_rows,
+        nbytes=settings.max_waiting_bytes,
     )
 
 

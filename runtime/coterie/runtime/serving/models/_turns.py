@@ -12,9 +12,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable
 
+from coterie.runtime.batching import Limits
 from coterie.runtime.errors import OverloadedError
 
 _FEW = 4
@@ -23,7 +23,6 @@ _TIMES_OTHERS = 2
 """How many times what all others have in hand a task may have: a popular task is no flood."""
 _RECENT = 1.0
 """Seconds after which a task that nobody asked any more is nobody to be fair to."""
-_ROWS, _BYTES = 8192, 256 * 1024 * 1024
 
 
 class Turns:
@@ -32,15 +31,14 @@ class Turns:
     All of it belongs to one event loop.
 
     Args:
-        most: Questions of one task that may wait; what is more is refused.
-        nbytes: Bytes of all that wait.
+        limits: Of one task as many questions may wait as rows, and of all as many bytes; more are refused.
         clock: Gives the seconds.
     """
 
     def __init__(
-        self, *, most: int = _ROWS, nbytes: int = _BYTES, clock: Callable[[], float] = time.perf_counter
+        self, limits: Limits | None = None, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._most, self._nbytes, self._clock = most, nbytes, clock
+        self._limits, self._clock = limits or Limits(), clock
         self._in_hand = Counter[str]()
         self._all = 0
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
@@ -56,9 +54,17 @@ class Turns:
         """Questions that wait for their turn."""
         return sum(len(each) for each in self._waiting.values())
 
-    def of(self, task: str, nbytes: int) -> Turn:
-        """Return the turn of a question of so many bytes; it lasts until its answer is written."""
-        return Turn(self, task, nbytes)
+    @contextlib.asynccontextmanager
+    async def of(self, task: str, nbytes: int) -> AsyncIterator[float | None]:
+        """Have the turn of a question of so many bytes, from when it may be read until its answer is written.
+
+        Gives since when it waited, or nothing where it did not.
+        """
+        since = await self._enter(task, nbytes)
+        try:
+            yield since
+        finally:
+            self._leave(task)
 
     async def empty(self) -> None:
         """Return when no question is in hand, and none waits to be."""
@@ -71,14 +77,13 @@ class Turns:
             OverloadedError: If it would.
         """
         waiting = len(self._waiting.get(task, ()))
-        if waiting and (waiting >= self._most or self._held + nbytes > self._nbytes):
+        if waiting and (waiting >= self._limits.task_rows or self._held + nbytes > self._limits.nbytes):
             raise OverloadedError(
                 f"{waiting} questions are waiting for this task already: try again in a moment",
                 retry_seconds=1,
             )
 
-    async def enter(self, task: str, nbytes: int) -> float | None:
-        """Return when it is a question's turn: since when it waited, or nothing where it did not."""
+    async def _enter(self, task: str, nbytes: int) -> float | None:
         now = self._clock()
         if task != self._last:
             self._last, self._before_at = task, self._last_at
@@ -99,13 +104,13 @@ class Turns:
                 with contextlib.suppress(ValueError):
                     waiting.remove(turn)
             else:  # it was its turn just now: somebody else's, then
-                self.leave(task)
+                self._leave(task)
             raise
         finally:
             self._held -= nbytes
         return now
 
-    def leave(self, task: str) -> None:
+    def _leave(self, task: str) -> None:
         """Count a question out, and let those go on that waited for it."""
         self._all -= 1
         self._in_hand[task] -= 1
@@ -134,20 +139,3 @@ class Turns:
         if own < _FEW or own < _TIMES_OTHERS * (self._all - own):
             return True
         return now - (self._before_at if task == self._last else self._last_at) > _RECENT
-
-
-class Turn:
-    """A context: from when a question may be read until its answer is written."""
-
-    def __init__(self, turns: Turns, task: str, nbytes: int) -> None:
-        self._turns, self._task, self._nbytes = turns, task, nbytes
-
-    async def __aenter__(self) -> float | None:
-        """Wait for it; see ``Turns.enter``."""
-        return await self._turns.enter(self._task, self._nbytes)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        self._turns.leave(self._task)
