@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 
 from benchmarks.quality._design import ROOT, Job
 from benchmarks.quality._record import Record, identity
@@ -23,7 +24,8 @@ from coterie.training.budget import task_costs
 from coterie.training.several import apply
 
 VECTORS = "vectors.safetensors"
-"""Word vectors learned from the data's own texts: the first run makes them, all others read the same."""
+"""Word vectors learned from the data's own texts: the first run whose stage is called so makes them, and all
+others read the same."""
 
 
 def arguments(job: Job, files: tuple[str, ...], folder: Path, threads: int) -> list[str]:
@@ -65,8 +67,9 @@ def train(job: Job, files: tuple[str, ...], runs: Path, threads: int) -> Record:
     if status:
         lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         raise RuntimeError(f"{job.name} failed:\n" + "\n".join(lines[-15:]))
-    if (folder / VECTORS).is_file() and not shared.is_file():
-        shutil.copyfile(folder / VECTORS, shared)
+    if (folder / VECTORS).is_file():
+        known = load_file(shared) if shared.is_file() else {}
+        save_file(load_file(folder / VECTORS) | known, shared)
     seconds = time.perf_counter() - began
     return described(job, load_run(folder)) | {
         "seconds": round(seconds, 1),

@@ -77,6 +77,15 @@ FDU = Study(
         ),
         System(name="asp-mtl", title="ASP-MTL", configuration="asp-mtl", tries=RATES),
         System(name="text", title="coterie, preset text", configuration="text", claim=True),
+        System(name="text-views", title="coterie, preset text-views", configuration="text-views", claim=True),
+        System(
+            name="text-together",
+            title="text-views, its views trained together",
+            configuration="text-views",
+            options=("model.stages.0.alone=false",),
+            part="ablations",
+            protocols=("honest",),
+        ),
         *(
             System(
                 name=name,
@@ -90,12 +99,16 @@ FDU = Study(
         ),
     ),
     comparisons=(
+        Comparison(better="text-views", worse="linear-pooled"),
+        Comparison(better="text-views", worse="text"),
+        Comparison(better="text-views", worse="ncmtl"),
+        Comparison(better="text-views", worse="text-together"),
         Comparison(better="text", worse="linear-pooled"),
         Comparison(better="text", worse="ncmtl"),
         Comparison(better="text", worse="text-hard"),
         Comparison(better="ncmtl", worse="hard-share-ncmtl"),
     ),
-    ours="text",
+    ours="text-views",
     single="han",
-    shown=("text", "linear-pooled", "ncmtl", "hard-share-ncmtl", "han"),
+    shown=("text-views", "text", "linear-pooled", "ncmtl", "hard-share-ncmtl", "han"),
 )

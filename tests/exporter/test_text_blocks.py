@@ -42,6 +42,20 @@ STAGES: dict[str, list[dict[str, Any]]] = {
         {"kind": "hard", "name": "words", "block": {"kind": "words", "width": 6, "sentences": SENTENCES}},
         {"kind": "specific", "block": {"kind": "han", "width": 4}},
     ],
+    "views": [
+        {
+            "kind": "views",
+            "views": {
+                "bag": {"kind": "ngram_bag", "width": 3, "buckets": 16},
+                "words": [
+                    {"kind": "words", "width": 6, "sentences": SENTENCES},
+                    {"kind": "lstm", "width": 5, "pool": "max"},
+                    {"kind": "lstm", "width": 4},
+                ],
+            },
+        },
+        {"kind": "specific", "block": {"kind": "linear", "width": 4}},
+    ],
 }
 
 

@@ -32,6 +32,10 @@ class Asked:
         """Return B."""
         return len(self.row)
 
+    def of_one_task(self) -> bool:
+        """Return whether all of at least one question ask the same task."""
+        return self.spec is not None or bool((self.task == self.task[0]).all())
+
     @property
     def distinct(self) -> int:
         """R, the number of inputs that the questions are about."""

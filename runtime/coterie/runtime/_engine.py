@@ -18,6 +18,7 @@ from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._runner import Mode, Runner
 from coterie.runtime._sessions import Sessions, Weights
 from coterie.runtime._signature import PublicKey
+from coterie.runtime._values import all_finite, all_within
 from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError
 from coterie.runtime.tasks import TaskSpec
 
@@ -28,6 +29,10 @@ _ROUNDING = 1e-2
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
+
+_ONLY: Indices = np.zeros(1, dtype=np.int64)
+"""The one input that a single question is about, and the one task that it asks."""
+_ONLY.flags.writeable = False
 
 
 class Engine:
@@ -90,6 +95,9 @@ class Engine:
         self._beyond = np.arange(widths.max()) >= widths[:, None]
         self._all_as_wide = not self._beyond.any()
         self._tagging = bundle.tasks[0].kind == "tagging"
+        # Of a single question to each task.
+        self._alone = np.arange(len(bundle.tasks), dtype=np.int64)[:, None]
+        self._alone.flags.writeable = False
 
     @property
     def tasks(self) -> tuple[TaskSpec, ...]:
@@ -131,6 +139,8 @@ class Engine:
             return self.prepare_many(inputs, None, task)
         index = self.bundle.task_index(task)
         tensors, count = as_inputs(self.bundle, inputs)
+        if count == 1:
+            return Asked(tensors, _ONLY, self._alone[index], self.tasks[index])
         rows = np.arange(count, dtype=np.int64)
         return Asked(tensors, rows, np.full(count, index, dtype=np.int64), self.tasks[index])
 
@@ -161,7 +171,7 @@ class Engine:
             InvalidInputError: If a score is not finite.
             BundleError: If a probability is none.
         """
-        if not np.isfinite(scores).all():
+        if not all_finite(scores):
             at = int(np.argwhere(~np.isfinite(scores))[0][0])
             raise InvalidInputError(
                 f"the answer about input {asked.row[at]} is not finite: "
@@ -181,9 +191,8 @@ class Engine:
             return Prediction(self.tasks, asked.task, scores, probabilities, own, timing)
         if probabilities is not None:
             probabilities = None if spec.kind == "regression" else probabilities[..., : spec.width]
-        return Prediction(
-            (spec,), np.zeros_like(asked.row), scores[..., : spec.width], probabilities, lengths, timing
-        )
+        task = _ONLY if len(asked) == 1 else np.zeros_like(asked.row)
+        return Prediction((spec,), task, scores[..., : spec.width], probabilities, lengths, timing)
 
     def task_indices(self, task: Any) -> Indices:
         """Return task names or indices as indices [B].
@@ -238,9 +247,7 @@ class Engine:
 
     def _is_sensible(self, probabilities: Floats, task: Indices) -> bool:
         """Return whether probabilities are numbers from 0 to 1, and 0 past the width of a question's task."""
-        if probabilities.size and not (
-            probabilities.min() >= -_ROUNDING and probabilities.max() <= 1 + _ROUNDING
-        ):
+        if not all_within(probabilities, -_ROUNDING, 1 + _ROUNDING):
             return False
         if self._all_as_wide:
             return True

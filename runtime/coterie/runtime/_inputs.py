@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coterie.runtime._bundle import Bundle
+from coterie.runtime._values import all_finite
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.text import Text, TextEncoder
@@ -36,7 +37,7 @@ def as_inputs(bundle: Bundle, inputs: Any) -> tuple[dict[str, Array], int]:
         for spec in specs
     }
     rows = {name: len(tensor) for name, tensor in tensors.items()}
-    if len(set(rows.values())) > 1:
+    if len(rows) > 1 and len(set(rows.values())) > 1:
         counted = ", ".join(f"{name!r} has {count}" for name, count in rows.items())
         raise InvalidInputError(f"the inputs differ in their numbers of rows ({counted}): give all the same")
     return tensors, rows[specs[0].name]
@@ -160,8 +161,9 @@ def _has_text(items: Sequence[Any]) -> bool:
 
 
 def _check_shape(spec: TensorSpec, array: Array) -> None:
-    fits = array.ndim == len(spec.shape) and all(
-        dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True)
+    fits = array.shape[1:] == spec.shape[1:] or (
+        array.ndim == len(spec.shape)
+        and all(dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True))
     )
     if fits and (array.shape[0] == 0 or 0 not in array.shape):
         return
@@ -182,7 +184,7 @@ def _cast(spec: TensorSpec, array: Array) -> Array:
         if array.dtype != np.float32:
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32)
-        if not np.isfinite(array).all():
+        if not all_finite(array):
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise InvalidInputError(
                 f"input {spec.name!r} has a value in row {row} that is not a finite float32"

@@ -59,7 +59,7 @@ class Runner:
             return empty, empty if self._has_probabilities else None
         if self._mode == "task":
             return self._run_tasks(asked, stop)
-        if self._own_pay and len(asked) <= _FEW and (asked.task == asked.task[0]).all():
+        if self._own_pay and len(asked) <= _FEW and asked.of_one_task():
             graph = self._graphs.get_if_kept(int(asked.task[0]))
             if graph is not None:
                 return self._run_one(graph, int(asked.task[0]), asked.inputs, asked.row, stop)

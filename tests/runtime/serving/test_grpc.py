@@ -16,6 +16,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import load
 from coterie.runtime.batching import Batcher
+from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving import Addresses
 from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.models._models import Models
@@ -140,6 +141,9 @@ def test_a_server_that_is_not_ready_or_stopping_is_unavailable(features: HandMad
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             for models.ready in (False, True):
+                if not models.ready:  # and nobody waits for a turn to be told so
+                    with pytest.raises(UnavailableError):
+                        models.check_room("topic", "", 10)
                 ready = (await stub.ServerReady(service_pb2.ServerReadyRequest())).ready
                 try:
                     await stub.ModelInfer(question(fp32_contents=[1, 2, 3, 4]))

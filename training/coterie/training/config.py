@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from coterie.training.blocks import Encoder
 from coterie.training.budget import BudgetConfig
 from coterie.training.data import DataConfig
 from coterie.training.draws import GateEstimator
-from coterie.training.encoders import Encoder
 from coterie.training.stages import AnyStageConfig, HeadConfig
 
 Positive = Annotated[float, Field(gt=0)]

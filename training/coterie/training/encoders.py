@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
 
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.manifest import TensorSpec
 from coterie.training.blocks import (
-    AnyBlockConfig,
     Block,
+    Encoder,
     InputShape,
     Joined,
     WordsConfig,
-    build_block,
+    build_chain,
     output_shape,
 )
-
-
-def _one_or_more(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else (value,)
-
-
-Encoder = Annotated[tuple[AnyBlockConfig, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
-"""A block, or several, one after the other."""
 
 
 def join_inputs(
@@ -57,7 +46,10 @@ def join_inputs(
             blocks.append(block)
             shape = _following(spec, block)  # noqa: PLW2901 - from here on
         try:
-            shape = _encode(encoders.get(spec.name, ()), blocks, shape)  # noqa: PLW2901
+            encoder = encoders.get(spec.name, ())
+            _no_own_vectors(encoder)
+            chain, shape = build_chain(encoder, shape)  # noqa: PLW2901
+            blocks += chain
             if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
                 raise ConfigError(
                     f"an encoding is a vector (D,), not {shape}: give the input blocks that end with one"
@@ -71,17 +63,13 @@ def join_inputs(
     return Joined(made), InputShape(dims=(sum(sizes),))
 
 
-def _encode(configs: Encoder, blocks: list[Block], shape: InputShape) -> InputShape:
-    """Add an encoder's blocks, and return the shape of the last one's result."""
-    for config in configs:
+def _no_own_vectors(encoder: Encoder) -> None:
+    for config in encoder:
         if isinstance(config, WordsConfig) and (config.vectors is not None or config.train is not None):
             raise ConfigError(
                 "vectors from a file or of a training of their own are for a model of one input: leave out "
                 "vectors and train"
             )
-        block, shape = build_block(config, shape)
-        blocks.append(block)
-    return shape
 
 
 def _following(spec: TensorSpec, block: Block) -> InputShape:

@@ -111,6 +111,11 @@ class MultiTaskModel(nn.Module):
         return [stage for stage in self.stages if isinstance(stage, GatedStage)]
 
     @property
+    def copies(self) -> int:
+        """How many times a question is asked while training."""
+        return max(stage.copies for stage in self.each_stage())
+
+    @property
     def head(self) -> HeadStage:
         """The heads."""
         stage = self.stages[-1]
@@ -187,6 +192,8 @@ def build_model(
                 # The shapes after this stage are not known: what follows cannot be judged.
                 raise ConfigError(_TITLE, [*mistakes, f"model.stages.{index}.{error}"]) from error
             stages.append(made)
+        if sum(stage.copies > 1 for stage in stages) > 1:
+            mistakes.append("model.stages: one stage may train its views alone: set alone: false of others")
         tagging = any(spec.kind == "tagging" for spec in specs)
         if tagging and len(inputs) > 1:
             mistakes.append("model.inputs: a tagging answers each word of one text: give its data one input")

@@ -20,7 +20,7 @@ from coterie.training.blocks import NgramBag, NgramBagConfig
 from coterie.training.config import ModelConfig
 from coterie.training.data import Dataset, Inputs, Split
 from coterie.training.model import MultiTaskModel
-from coterie.training.stages import BankStage, BlockStageConfig
+from coterie.training.stages import BankStage
 
 _LEAST = 0.3
 """Beside the log-count ratio: what an n-gram of which no label is fonder than another weighs."""
@@ -49,27 +49,35 @@ def give_ngram_weights(model: MultiTaskModel, config: ModelConfig, dataset: Data
     stages = model.each_stage()
     first = len(stages) - len(config.stages) - 1
     for stage, configured in zip(stages[first:-1], config.stages, strict=True):
-        block = configured.block if isinstance(configured, BlockStageConfig) else None
-        if not isinstance(block, NgramBagConfig) or block.start == "ones":
+        if not isinstance(stage, BankStage):
             continue
-        if not isinstance(stage, BankStage) or not isinstance(bag := stage.bank.template, NgramBag):
-            continue
-        keys, rarity, count = _counted(bag, dataset)
-        only = range(len(dataset.tasks)) if configured.kind == "specific" else [None]
-        split = dataset.splits["train"]
-        weights = np.stack(
-            [rarity * _telling(bag, keys, split, _sides(split, dataset.tasks, task)) for task in only]
-        )
-        # Of the n-grams that are hashed to one row, the one that is most of the texts' norms.
-        rows = bag.rows(torch.from_numpy(keys)).numpy()
-        order = np.argsort(count * (weights**2).max(axis=0), kind="stable")
-        owner = np.zeros(len(bag.owner), dtype=np.int64)
-        owner[rows[order]] = keys[order]  # of several, the last one stays
-        mine = owner[rows] == keys
-        filled = np.zeros((len(weights), len(owner)), dtype=np.float32)
-        filled[:, rows[mine]] = weights[:, mine] / np.sqrt((weights[:, mine] ** 2).mean())
-        stage.bank.fill("owner", torch.from_numpy(owner))
-        stage.bank.fill("weight", torch.from_numpy(filled))
+        for name, block in configured.blocks().items():
+            bag = stage.bank.template.get_submodule(name)
+            if isinstance(block, NgramBagConfig) and isinstance(bag, NgramBag) and block.start != "ones":
+                owner, weight = _begun(bag, dataset, specific=configured.kind == "specific")
+                stage.bank.fill(f"{name}.owner".lstrip("."), torch.from_numpy(owner))
+                stage.bank.fill(f"{name}.weight".lstrip("."), torch.from_numpy(weight))
+
+
+def _begun(bag: NgramBag, dataset: Dataset, *, specific: bool) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Return whose each row of a bag is ``[E]``, and the weights ``[B, E]``: of one bag, or one a task."""
+    keys, rarity, count = _counted(bag, dataset)
+    split = dataset.splits["train"]
+    weights = np.stack(
+        [
+            rarity * _telling(bag, keys, split, _sides(split, dataset.tasks, task))
+            for task in (range(len(dataset.tasks)) if specific else [None])
+        ]
+    )
+    # Of the n-grams that are hashed to one row, the one that is most of the texts' norms.
+    rows = bag.rows(torch.from_numpy(keys)).numpy()
+    order = np.argsort(count * (weights**2).max(axis=0), kind="stable")
+    owner = np.zeros(len(bag.owner), dtype=np.int64)
+    owner[rows[order]] = keys[order]  # of several, the last one stays
+    mine = owner[rows] == keys
+    filled = np.zeros((len(weights), len(owner)), dtype=np.float32)
+    filled[:, rows[mine]] = weights[:, mine] / np.sqrt((weights[:, mine] ** 2).mean())
+    return owner, filled
 
 
 def _counted(bag: NgramBag, dataset: Dataset) -> tuple[Ints, Doubles, Ints]:

@@ -18,7 +18,7 @@ from coterie.training.blocks import VectorTraining, WordsConfig
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, TokenInputs
 from coterie.training.model import MultiTaskModel
-from coterie.training.stages import BankStage, BlockStageConfig
+from coterie.training.stages import BankStage
 
 FILE = "vectors.safetensors"
 
@@ -56,20 +56,23 @@ def give_vectors(model: MultiTaskModel, config: RunConfig, dataset: Dataset, fol
     first = len(stages) - len(config.model.stages) - 1
     kept = _kept(folder)
     for stage, configured in zip(stages[first:-1], config.model.stages, strict=True):
-        block = configured.block if isinstance(configured, BlockStageConfig) else None
-        if not isinstance(block, WordsConfig) or not isinstance(stage, BankStage):
+        if not isinstance(stage, BankStage):
             continue
-        if stage.name not in kept:
-            if block.vectors is not None and dataset.text is not None:
-                found = read_vectors(block.vectors, words_of(dataset.text.tokenizer), block.width)
-            elif block.train is not None:
-                found = learn_vectors(dataset, block.train, block.width, config.seed)
-            else:
+        for name, block in configured.blocks().items():
+            if not isinstance(block, WordsConfig):
                 continue
-            kept[stage.name] = _completed(found, config.seed)
-            save_file(kept, folder / f"{FILE}.tmp")
-            (folder / f"{FILE}.tmp").replace(folder / FILE)
-        stage.bank.fill("table", from_numpy(kept[stage.name]))
+            key = f"{stage.name}.{name}".rstrip(".")
+            if key not in kept:
+                if block.vectors is not None and dataset.text is not None:
+                    found = read_vectors(block.vectors, words_of(dataset.text.tokenizer), block.width)
+                elif block.train is not None:
+                    found = learn_vectors(dataset, block.train, block.width, config.seed)
+                else:
+                    continue
+                kept[key] = _completed(found, config.seed)
+                save_file(kept, folder / f"{FILE}.tmp")
+                (folder / f"{FILE}.tmp").replace(folder / FILE)
+            stage.bank.fill(f"{name}.table".lstrip("."), from_numpy(kept[key]))
 
 
 def read_vectors(path: Path, words: Sequence[str], width: int) -> Floats:

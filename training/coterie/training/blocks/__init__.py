@@ -8,12 +8,12 @@ A block maps the states of R inputs to R new states, ``[R, ...] -> [R, ...]``, a
     torch.Size([2, 3])
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from coterie.training.blocks._attention_pool import AttentionPool, AttentionPoolConfig
-from coterie.training.blocks._base import Block, BlockConfig, build_block, output_shape
+from coterie.training.blocks._base import Block, BlockConfig, build_block, build_chain, output_shape
 from coterie.training.blocks._conv import Conv, ConvConfig
 from coterie.training.blocks._embedding_bag import NgramBag, NgramBagConfig
 from coterie.training.blocks._han import Han, HanConfig
@@ -26,6 +26,8 @@ from coterie.training.blocks._module import Module, ModuleConfig
 from coterie.training.blocks._shapes import InputShape
 from coterie.training.blocks._textcnn import TextCnn, TextCnnConfig
 from coterie.training.blocks._transformer import Transformer, TransformerConfig
+from coterie.training.blocks._views import ENCODERS as VIEW_ENCODERS
+from coterie.training.blocks._views import Views
 from coterie.training.blocks._word_chars import WordChars, WordCharsConfig
 from coterie.training.blocks._words import VectorTraining, Words, WordsConfig
 
@@ -47,7 +49,16 @@ AnyBlockConfig = Annotated[
 ]
 """Every block a configuration can name; told apart by ``kind``."""
 
+
+def _one_or_more(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+Encoder = Annotated[tuple[AnyBlockConfig, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+"""A block, or several, one after the other."""
+
 __all__ = [
+    "VIEW_ENCODERS",
     "AnyBlockConfig",
     "AttentionPool",
     "AttentionPoolConfig",
@@ -55,6 +66,7 @@ __all__ = [
     "BlockConfig",
     "Conv",
     "ConvConfig",
+    "Encoder",
     "Han",
     "HanConfig",
     "HfConfig",
@@ -79,10 +91,12 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "VectorTraining",
+    "Views",
     "WordChars",
     "WordCharsConfig",
     "Words",
     "WordsConfig",
     "build_block",
+    "build_chain",
     "output_shape",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -77,6 +77,29 @@ def build_block(config: BlockConfig, shape: InputShape) -> tuple[Block, InputSha
         )
     block = config.build(shape)
     return block, output_shape(block, shape)
+
+
+def build_chain(configs: Iterable[BlockConfig], shape: InputShape) -> tuple[list[Block], InputShape]:
+    """Make blocks that follow one another, and return them with the shape of the last one's output.
+
+    Raises:
+        ConfigError: If one of them cannot take the states that reach it.
+    """
+    blocks = []
+    for config in configs:
+        block, shape = build_block(config, shape)
+        blocks.append(block)
+    return blocks, shape
+
+
+def rates_within(blocks: Mapping[str, tuple[Block, float]]) -> dict[str, float]:
+    """Return the rates of blocks within another, each by its module's name, and with a factor of its own."""
+    return {
+        f"{name}.{weight}": factor * block.rates.get(weight, 1.0)
+        for name, (block, factor) in blocks.items()
+        for weight, _ in block.named_parameters()
+        if factor * block.rates.get(weight, 1.0) != 1.0
+    }
 
 
 def output_shape(block: Block, shape: InputShape) -> InputShape:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from coterie.training.blocks._base import Block
+from coterie.training.blocks._base import Block, rates_within
 
 
 class Joined(Block):
@@ -20,14 +20,13 @@ class Joined(Block):
     def __init__(self, encoders: Sequence[Sequence[Block]]) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(nn.Sequential(*blocks) for blocks in encoders)
-        rates = {
-            f"encoders.{number}.{place}.{name}": factor
-            for number, blocks in enumerate(encoders)
-            for place, block in enumerate(blocks)
-            for name, factor in block.rates.items()
-        }
-        if rates:
-            self.rates = rates
+        self.rates = rates_within(
+            {
+                f"encoders.{number}.{place}": (block, 1.0)
+                for number, blocks in enumerate(encoders)
+                for place, block in enumerate(blocks)
+            }
+        )
 
     # No other block takes several tensors: only what comes first in a model is given inputs.
     def forward(self, states: tuple[Tensor, ...]) -> Tensor:  # type: ignore[override]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,28 @@ class Batch:
     whole: int
     answers: Tensor | None = None
     taught: Tensor | None = None
+
+    def repeated(self, copies: int) -> Batch:
+        """Return the batch with every question as many times, all of them once, then all of them again."""
+        if copies == 1:
+            return self
+
+        def tiled(tensor: Tensor) -> Tensor:
+            return tensor.repeat(copies, *[1] * (tensor.dim() - 1))
+
+        again = torch.arange(copies, device=self.place.device).repeat_interleave(len(self.place))
+        return replace(
+            self,
+            row=tiled(self.row),
+            task=tiled(self.task),
+            target=tiled(self.target),
+            weight=tiled(self.weight),
+            question=np.tile(self.question, copies),
+            place=tiled(self.place) + self.whole * again,
+            whole=self.whole * copies,
+            answers=None if self.answers is None else tiled(self.answers),
+            taught=None if self.taught is None else tiled(self.taught),
+        )
 
 
 class BatchSource:

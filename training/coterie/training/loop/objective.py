@@ -104,6 +104,7 @@ class Objective:
 
     def __call__(self, batch: Batch) -> Outcome:
         """Answer the batch's questions while training."""
+        batch = batch.repeated(self._model.copies)
         draw = self._draw(batch)
         sets = draw.samples
         task = batch.task.repeat(sets)

@@ -22,10 +22,12 @@ from coterie.training.stages._shared_private import SharedPrivateConfig, SharedP
 from coterie.training.stages._soft import SoftConfig, SoftPenalty, SoftStage
 from coterie.training.stages._stitched import StitchedConfig
 from coterie.training.stages._stitched_stage import StitchedStage
+from coterie.training.stages._views import ViewsConfig, ViewsStage
 from coterie.training.stages.gates import MixtureInit
 
 AnyStageConfig = Annotated[
     HardConfig
+    | ViewsConfig
     | SpecificConfig
     | SoftConfig
     | SharedPrivateConfig
@@ -67,4 +69,6 @@ __all__ = [
     "StageConfig",
     "StitchedConfig",
     "StitchedStage",
+    "ViewsConfig",
+    "ViewsStage",
 ]

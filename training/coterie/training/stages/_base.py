@@ -24,10 +24,12 @@ class Stage(nn.Module, ABC):
     Attributes:
         name: Unique within the model.
         tasks: Number of tasks, N.
+        copies: How many times a question is asked while training; of one stage at most several times.
         one_process: Why the stage cannot be trained by several processes; empty when it can.
     """
 
     kind: ClassVar[StageKind]
+    copies: int = 1
     one_process: str = ""
 
     def __init__(self, name: str, tasks: int) -> None:

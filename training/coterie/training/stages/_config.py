@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.tasks import TaskSpec
-from coterie.training.blocks import AnyBlockConfig, Block, InputShape, build_block
+from coterie.training.blocks import AnyBlockConfig, Block, BlockConfig, InputShape, build_block
 from coterie.training.stages._base import Stage
 
 Positive = Annotated[float, Field(gt=0)]
@@ -64,6 +64,10 @@ class StageConfig(BaseModel, ABC):
         del site
         return []
 
+    def blocks(self) -> Mapping[str, BlockConfig]:
+        """Return what the stage's blocks are made of, by the names of the modules in each of them."""
+        return {}
+
     def standing(self, start: int) -> int:
         """Return after how many epochs what this stage shares stands; ``start`` for the stages before it."""
         return start
@@ -83,6 +87,10 @@ class BlockStageConfig(StageConfig):
         # The block that told the shape is the bank's first one.
         made = [block]
         return self.stage(site, lambda: made.pop() if made else self.block.build(site.shape)), following
+
+    def blocks(self) -> Mapping[str, BlockConfig]:
+        """Return the block."""
+        return {"": self.block}
 
     @abstractmethod
     def stage(self, site: Site, make: Callable[[], Block]) -> Stage:

@@ -125,8 +125,11 @@ class Models:
 
         Raises:
             OverloadedError: If as much waits as may wait.
+            UnavailableError: If the server is not ready, or is shutting down.
             UnknownTaskError: If that version is not loaded.
         """
+        if not self.ready:
+            raise not_ready()
         self.turns.check(model, nbytes)
         if version or self._canary is None:  # else it is not known yet who will be asked
             self.find(version).check_room(model)
