@@ -22,7 +22,6 @@ def training_step(
     classes: int,
     estimator: GateEstimator = "auto",
     samples: int = 2,
-    alike: bool = False,
     row: Tensor | None = None,
     task: Tensor | None = None,
 ) -> Callable[[], None]:
@@ -34,7 +33,6 @@ def training_step(
         classes: Number of classes of every task.
         estimator: How the gates' gradient is estimated.
         samples: Sets of gates drawn for each question.
-        alike: Whether all questions about an input draw gates from the same numbers.
         row: The input ``[B]`` of each question, in place of one question about each.
         task: The questions' tasks ``[B]``, in place of random ones.
     """
@@ -52,7 +50,6 @@ def training_step(
         estimator=estimator,
         samples=samples,
         asked=rows / len(inputs),
-        alike=alike,
     )
     batch = Batch(
         inputs=inputs,

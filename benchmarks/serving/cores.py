@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 import psutil
 
@@ -36,7 +36,11 @@ def cpu_seconds(pid: int) -> float:
 
 def pss(pid: int) -> int:
     """Return the proportional set size in bytes of a process, and of all that it started."""
-    return sum(each.memory_full_info().pss for each in _family(pid))
+    total = 0
+    for each in _family(pid):
+        with suppress(psutil.NoSuchProcess):  # a child may end meanwhile
+            total += each.memory_full_info().pss
+    return total
 
 
 @contextmanager
@@ -44,12 +48,14 @@ def halted(pid: int) -> Iterator[None]:
     """Stop a process, and all that it started, while the ``with`` block lasts: some take a core to wait."""
     family = _family(pid)
     for each in family:
-        each.suspend()
+        with suppress(psutil.NoSuchProcess):
+            each.suspend()
     try:
         yield
     finally:
         for each in family:
-            each.resume()
+            with suppress(psutil.NoSuchProcess):
+                each.resume()
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -3,8 +3,7 @@
 A step is forward, backward and the update of the weights; data, metrics and evaluation are left out on both
 sides. Batches are of two kinds. With inputs of each task's own (LibMTL's multi-input) a sparse mixture runs
 k of M experts and a dense one all. With every input asked of all tasks, some task needs each expert and k
-saves nothing, but where the tasks draw their gates from the same numbers (``gate_draws: input``): then tasks
-that are undecided alike, as these are, need the same k.
+saves little.
 
 python -m benchmarks.training.steps
 
@@ -20,7 +19,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,6 @@ class Case:
         experts: M.
         k: Experts that a task mixes.
         estimator: How learned gates' gradient is estimated; ``auto`` is the trainer's default.
-        alike: Whether all questions about an input draw gates from the same numbers.
     """
 
     architecture: str
@@ -69,7 +67,6 @@ class Case:
     experts: int = 1
     k: int = 1
     estimator: GateEstimator = "auto"
-    alike: bool = False
 
     def libmtl(self) -> dict[str, Any]:
         """Return LibMTL's side."""
@@ -108,8 +105,7 @@ class Case:
         inputs = torch.randn(ROWS * (TASKS if self.own_inputs else 1), self.size)
         row = torch.arange(ROWS * TASKS) % len(inputs)
         task = torch.arange(TASKS).repeat_interleave(ROWS)
-        options = {"estimator": self.estimator, "alike": self.alike}
-        step = training_step(model, inputs, classes=CLASSES, row=row, task=task, **options)
+        step = training_step(model, inputs, classes=CLASSES, row=row, task=task, estimator=self.estimator)
         return step, sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -124,10 +120,7 @@ def cases() -> list[Case]:
                 mixture = {"own_inputs": own, "experts": experts, **sizes}
                 found.append(Case(architecture="MMoE", sharing="MMoE", k=experts, **mixture))
                 found.append(Case(architecture="MMoE", sharing="dense mixture", k=experts, **mixture))
-                gated = Case(architecture="MMoE", sharing="gated", k=experts // 4, **mixture)
-                found.append(gated)
-                if not own:
-                    found.append(replace(gated, alike=True))
+                found.append(Case(architecture="MMoE", sharing="gated", k=experts // 4, **mixture))
             selected = {"own_inputs": own, "experts": 8, "k": 2, **sizes}
             found.append(Case(architecture="DSelect_k", sharing="DSelect-k", **selected))
     # LibMTL's takes shared inputs only; its layers are affine maps of one width.
@@ -224,7 +217,7 @@ def main() -> None:
             str(case.k),
             case.architecture,
             f"{result['libmtl']['steps_per_second']:.1f}",
-            case.sharing + (", drawn alike" if case.alike else ""),
+            case.sharing,
             f"{result['coterie']['steps_per_second']:.1f}",
             f"{result['times']:.2f}",
         )
@@ -232,10 +225,7 @@ def main() -> None:
     Console().print(table)
     gated = [each for each in results if each["sharing"] == "gated"]
     worst = min(each["times"] for each in gated if each["own_inputs"])
-    shared = {
-        name: min(each["times"] for each in gated if not each["own_inputs"] and each["alike"] == alike)
-        for name, alike in (("question", False), ("input", True))
-    }
+    shared = min(each["times"] for each in gated if not each["own_inputs"])
     what = (
         f"training steps a second (forward, backward, update), {TASKS} tasks, {ROWS} inputs of all tasks or "
         f"of each, one thread, rounds in turn with LibMTL {VERSION}; Adam in one pass on both sides"
@@ -243,7 +233,7 @@ def main() -> None:
     result = {"what": what, "libmtl_version": VERSION, "claim": CLAIM, "worst": worst, "worst_shared": shared}
     result["cases"] = results
     Console().print(f"written: {write_result('training_steps', result)}")
-    worst = min(worst, shared["input"])
+    worst = min(worst, shared)
     if worst < CLAIM:
         raise SystemExit(f"k = M / 4 takes {worst:.2f} times LibMTL's steps a second (claimed: {CLAIM:g})")
 

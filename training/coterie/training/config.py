@@ -57,9 +57,6 @@ class TrainerConfig(_Frozen):
     """How the gates' gradient is estimated: ``auto`` takes the least variance for about the same work."""
     gate_samples: Annotated[int, Field(ge=1, le=8)] = 2
     """Sets of gates drawn for each question, for every estimator but ``local``."""
-    gate_draws: Literal["question", "input"] = "question"
-    """Whether each question's gates are drawn from numbers of its own, or all questions about an input from
-    the same: then tasks that are undecided alike need the same experts, and a step runs k of M."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     monitor: Literal["metric", "loss"] = "metric"
     """What the best checkpoint is best in, on dev: mean primary metric over tasks, or loss."""

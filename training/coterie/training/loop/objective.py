@@ -75,7 +75,6 @@ class Objective:
         estimator: GateEstimator = "auto",
         samples: int = 2,
         asked: float = 1.0,
-        alike: bool = False,
         differs: AnswerLoss | None = None,
     ) -> None:
         """Take a model and its loss.
@@ -88,8 +87,6 @@ class Objective:
             estimator: How the gates' gradient is estimated.
             samples: Sets of gates drawn for each question, where gates are drawn at all.
             asked: Questions about an input, on average: what decides how many experts a step runs.
-            alike: Whether all questions about an input draw from the same numbers: each question's gates are
-                as likely as ever, but tasks of like probabilities need the same experts for it.
             differs: What it costs to differ from a teacher, where there is one.
         """
         self._model = model
@@ -99,7 +96,6 @@ class Objective:
         self._estimator = estimator
         self._samples = samples
         self._asked = asked
-        self._alike = alike
         self._differs = differs
 
     def __call__(self, batch: Batch) -> Outcome:
@@ -143,11 +139,9 @@ class Objective:
                 self._asked,
                 # Of the whole batch: all that compute a part of it must draw alike.
                 inputs=batch.whole / self._asked,
-                alike=self._alike,
             )
         samples = self._samples if drawn else 1
-        place = _of_inputs(batch) if self._alike else batch.place
-        options: _Place = {"place": place, "whole": batch.whole}
+        options: _Place = {"place": batch.place, "whole": batch.whole}
         questions = len(batch.task)
         match name:
             case "local":
@@ -162,18 +156,7 @@ class Objective:
         return ScoreDraw(self._gates, questions, samples=samples, **options)
 
 
-def _of_inputs(batch: Batch) -> Tensor:
-    """Return for each question the place of the first one about its input, ``[B]``.
-
-    All of them are in one share of the batch: however it is cut, the place is the same.
-    """
-    first = torch.full_like(batch.place, batch.whole)
-    return first.scatter_reduce(0, batch.row, batch.place, "amin")[batch.row]
-
-
-def cheapest(
-    model: MultiTaskModel, samples: int, asked: float, *, inputs: float = math.inf, alike: bool = False
-) -> GateEstimator:
+def cheapest(model: MultiTaskModel, samples: int, asked: float, *, inputs: float = math.inf) -> GateEstimator:
     """Choose the estimator of least variance that costs little more than ``samples`` sets of gates do.
 
     Flipping every gate has by far the least variance. It needs every expert forward, and backward only those
@@ -186,7 +169,6 @@ def cheapest(
         samples: Sets of gates drawn for each question.
         asked: Questions about an input, on average.
         inputs: Inputs of a step: few of them cost little beside its many small operations.
-        alike: Whether they draw from the same numbers.
     """
     gated = [stage for stage in model.gated_stages() if stage.draws]
     if len(gated) == 1 and gated[0] is model.stages[-2]:
@@ -198,8 +180,6 @@ def cheapest(
 
         def needed(sets: int) -> float:
             """Return the share of experts that some set of gates of some question about an input opens."""
-            if alike:
-                return float((probabilities.amax(dim=0) * sets).clamp(max=1).mean())
             return float((1 - (1 - probabilities.mean(dim=0)) ** (asked * sets)).mean())
 
         def cost(sets: int, run: float) -> float:

@@ -110,7 +110,6 @@ class Trainer:
                 estimator=settings.gate_estimator,
                 samples=settings.gate_samples,
                 asked=self._train.asked,
-                alike=settings.gate_draws == "input",
                 differs=None if lessons is None else AnswerLoss(dataset.tasks, model.head.scale),
             ),
             self._train,
