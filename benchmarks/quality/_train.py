@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from coterie.training.several import apply
 VECTORS = "vectors.safetensors"
 """Word vectors learned from the data's own texts: the first run whose stage is called so makes them, and all
 others read the same."""
+
+
+_SHARING = threading.Lock()
 
 
 def arguments(job: Job, files: tuple[str, ...], folder: Path, threads: int) -> list[str]:
@@ -67,15 +71,26 @@ def train(job: Job, files: tuple[str, ...], runs: Path, threads: int) -> Record:
     if status:
         lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         raise RuntimeError(f"{job.name} failed:\n" + "\n".join(lines[-15:]))
-    if (folder / VECTORS).is_file():
-        known = load_file(shared) if shared.is_file() else {}
-        save_file(load_file(folder / VECTORS) | known, shared)
+    _share_vectors(folder / VECTORS, shared)
     seconds = time.perf_counter() - began
     return described(job, load_run(folder)) | {
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "machine": machine(),
     }
+
+
+def _share_vectors(own: Path, shared: Path) -> None:
+    """Keep a run's word vectors for others, but those that are there already."""
+    if not own.is_file():
+        return
+    with _SHARING:
+        known = load_file(shared) if shared.is_file() else {}
+        more = load_file(own)
+        if more.keys() - known.keys():
+            beside = shared.with_suffix(".tmp")
+            save_file(more | known, beside)
+            beside.replace(shared)
 
 
 def opened(job: Job, runs: Path, record: Record) -> Record:

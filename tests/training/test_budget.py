@@ -11,6 +11,7 @@ import torch
 from tests.training.making import LINEAR, features, run_config, tasks
 
 from coterie.runtime.errors import ConfigError
+from coterie.runtime.manifest import TensorSpec
 from coterie.training import ModelConfig, MultiTaskModel, build_model, train
 from coterie.training.blocks import InputShape
 from coterie.training.budget import task_costs
@@ -47,6 +48,19 @@ def test_every_used_block_is_counted() -> None:
     costs = task_costs(made({}).freeze(), torch.zeros(1, 6))
     assert [each["bytes"] for each in costs] == [FIXED + 3 * EXPERT, FIXED + 2 * EXPERT, FIXED + EXPERT]
     assert [each["operations"] for each in costs] == [2 * (36 * (2 + k) + 12) for k in (3, 2, 1)]
+
+
+def test_an_lstms_operations_are_those_of_its_products() -> None:
+    stages = [{"kind": "hard", "block": {"kind": "lstm", "width": 5, "bidirectional": True, "pool": "max"}}]
+    model = build_model(
+        load_config(ModelConfig, source={"stages": stages}),
+        input=TensorSpec(name="states", dtype="float32", shape=(None, None, 3)),
+        shape=InputShape(dims=(None, 3)),
+        tasks=tasks(1),
+    )
+    for length in (1, 7):
+        (cost,) = task_costs(model.eval().freeze(), torch.ones(1, length, 3))
+        assert cost["operations"] == 2 * (length * 2 * 20 * (3 + 5) + 10 * 2)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 _ONLY: Indices = np.zeros(1, dtype=np.int64)
-"""The one input that a single question is about, and the one task that it asks."""
+"""The one input that a single question is about."""
 _ONLY.flags.writeable = False
 
 
@@ -191,7 +191,7 @@ class Engine:
             return Prediction(self.tasks, asked.task, scores, probabilities, own, timing)
         if probabilities is not None:
             probabilities = None if spec.kind == "regression" else probabilities[..., : spec.width]
-        task = _ONLY if len(asked) == 1 else np.zeros_like(asked.row)
+        task = np.zeros(len(asked), dtype=np.int64)
         return Prediction((spec,), task, scores[..., : spec.width], probabilities, lengths, timing)
 
     def task_indices(self, task: Any) -> Indices:

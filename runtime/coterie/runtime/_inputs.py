@@ -161,9 +161,9 @@ def _has_text(items: Sequence[Any]) -> bool:
 
 
 def _check_shape(spec: TensorSpec, array: Array) -> None:
-    fits = array.shape[1:] == spec.shape[1:] or (
-        array.ndim == len(spec.shape)
-        and all(dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True))
+    fits = array.ndim == len(spec.shape) and (
+        array.shape[1:] == spec.shape[1:]
+        or all(dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True))
     )
     if fits and (array.shape[0] == 0 or 0 not in array.shape):
         return

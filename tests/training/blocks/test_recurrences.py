@@ -54,6 +54,16 @@ def test_together_they_give_what_each_gives_alone(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_where_blocks_compute_in_bf16_an_lstm_steps_in_fp32() -> None:
+    torch.manual_seed(0)
+    states, ends = torch.randn(3, 7, SIZE), torch.tensor([7, 2, 0])
+    weights = [weight[0] for weight in weights_of(1, 2)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow = recur(states.bfloat16(), ends, weights)
+    narrow.sum().backward()
+    torch.testing.assert_close(narrow, recur(states, ends, weights), atol=0.02, rtol=0)
+
+
 def test_nothing_to_read_gives_zeros() -> None:
     states = torch.randn(1, 2, 5, SIZE)
     assert not recur_each(states, torch.zeros(1, 2, dtype=torch.int64), weights_of(3, 2)).any()

@@ -75,9 +75,11 @@ def test_scores_of_all_views_are_the_mean_of_what_each_says() -> None:
     model, inputs = model_of(VIEWS), torch.randn(4, 5)
     row = torch.arange(4).repeat(2)
     with torch.no_grad():
+        plain = model.train()(inputs, row[:4], torch.ones_like(row)[:4])  # of which nobody learns
         each = model.train()(inputs, row, torch.ones_like(row), ScoreDraw(torch.Generator(), 8))
         together = model.eval()(inputs, row[:4], torch.ones_like(row)[:4])
     torch.testing.assert_close(together, each.reshape(2, 4, -1).mean(0))
+    torch.testing.assert_close(plain, together)
 
 
 def test_views_that_are_trained_together_are_seen_together() -> None:
@@ -163,6 +165,8 @@ def test_mistakes_are_told_with_their_place() -> None:
         model_of(wrong)
     with pytest.raises(ConfigError, match=r"stages\.0\.rates\.c: there is no such view"):
         model_of({**VIEWS, "rates": {"c": 2.0}})
+    with pytest.raises(ConfigError, match=r"stages\.0\.views\.items: is a name of torch's own"):
+        model_of({"kind": "views", "views": {"items": {**LINEAR, "width": 3}, "b": {**LINEAR, "width": 2}}})
     with pytest.raises(ConfigError, match="one stage may train its views alone"):
         model_of({**VIEWS, "name": "one"}, {**VIEWS, "name": "two"})
     model_of({**VIEWS, "name": "one"}, {**VIEWS, "name": "two", "alone": False})

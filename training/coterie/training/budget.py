@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -36,6 +37,17 @@ class BudgetConfig(BaseModel):
         return {name: limit for name, limit in given.items() if limit is not None}
 
 
+def _lstm_operations(
+    states: torch.Size, inputs: torch.Size, recurrent: torch.Size, *_: Any, **__: Any
+) -> int:
+    """Return the operations of a direction of an LSTM from shapes ``[R, L, D]``, ``[4H, D]``, ``[4H, H]``."""
+    return 2 * states[:-1].numel() * (inputs.numel() + recurrent.numel())
+
+
+_COUNTED = {torch.ops.aten.mkldnn_rnn_layer: _lstm_operations}
+"""Operators that torch's own counter takes for nothing."""
+
+
 @torch.no_grad()
 def block_costs(frozen: FrozenModel, example: Tensors) -> list[list[dict[str, int]]]:
     """Return the bytes and the operations of every block: for each stage, for each block.
@@ -52,7 +64,7 @@ def block_costs(frozen: FrozenModel, example: Tensors) -> list[list[dict[str, in
         for index, block in enumerate(stage.blocks):
             # Blocks of a bank are of one architecture; heads of one width have as many weights.
             if block.parameters not in seen:
-                with FlopCounterMode(display=False) as counter:
+                with FlopCounterMode(display=False, custom_mapping=_COUNTED) as counter:
                     bank.run(index, taken[index])
                 seen[block.parameters] = counter.get_total_flops()
         costs.append(

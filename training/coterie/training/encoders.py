@@ -14,6 +14,7 @@ from coterie.training.blocks import (
     WordsConfig,
     build_chain,
     output_shape,
+    vector_of,
 )
 
 
@@ -50,11 +51,7 @@ def join_inputs(
             _no_own_vectors(encoder)
             chain, shape = build_chain(encoder, shape)  # noqa: PLW2901
             blocks += chain
-            if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
-                raise ConfigError(
-                    f"an encoding is a vector (D,), not {shape}: give the input blocks that end with one"
-                )
-            sizes.append(shape.dims[0])
+            sizes.append(vector_of(shape))
         except ConfigError as error:
             mistakes.append(f"inputs.{spec.name}: {error}")
         made.append(blocks)

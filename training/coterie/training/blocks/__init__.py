@@ -13,7 +13,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from coterie.training.blocks._attention_pool import AttentionPool, AttentionPoolConfig
-from coterie.training.blocks._base import Block, BlockConfig, build_block, build_chain, output_shape
+from coterie.training.blocks._base import (
+    Block,
+    BlockConfig,
+    build_block,
+    build_chain,
+    output_shape,
+    vector_of,
+)
 from coterie.training.blocks._conv import Conv, ConvConfig
 from coterie.training.blocks._embedding_bag import NgramBag, NgramBagConfig
 from coterie.training.blocks._han import Han, HanConfig
@@ -99,4 +106,5 @@ __all__ = [
     "build_block",
     "build_chain",
     "output_shape",
+    "vector_of",
 ]

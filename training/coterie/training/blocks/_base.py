@@ -92,6 +92,17 @@ def build_chain(configs: Iterable[BlockConfig], shape: InputShape) -> tuple[list
     return blocks, shape
 
 
+def vector_of(shape: InputShape) -> int:
+    """Return D of an encoding, a vector ``(D,)``.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    if shape.tokens or len(shape.dims) != 1 or shape.dims[0] is None:
+        raise ConfigError(f"an encoding is a vector (D,), not {shape}: end with a block that gives one")
+    return shape.dims[0]
+
+
 def rates_within(blocks: Mapping[str, tuple[Block, float]]) -> dict[str, float]:
     """Return the rates of blocks within another, each by its module's name, and with a factor of its own."""
     return {

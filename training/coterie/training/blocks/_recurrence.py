@@ -46,10 +46,15 @@ def _layer(states: Tensor, lengths: Tensor, weights: list[Tensor]) -> Tensor:
 
 
 def _direction(states: Tensor, weights: list[Tensor]) -> Tensor:
-    start = states.new_zeros((1, len(states), weights[1].shape[1]))
     # The library has two biases, which are added up.
     named = [*weights, torch.zeros_like(weights[2])]
-    return torch.lstm(states, (start, start), named, True, 1, 0.0, torch.is_grad_enabled(), False, True)[0]
+    # Not all of its kernels know narrow numbers.
+    with torch.autocast(states.device.type, enabled=False):
+        states = states.to(weights[0].dtype)
+        start = states.new_zeros((1, len(states), weights[1].shape[1]))
+        return torch.lstm(states, (start, start), named, True, 1, 0.0, torch.is_grad_enabled(), False, True)[
+            0
+        ]
 
 
 def _turned(lengths: Tensor, length: int) -> Tensor:

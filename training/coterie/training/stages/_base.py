@@ -24,7 +24,7 @@ class Stage(nn.Module, ABC):
     Attributes:
         name: Unique within the model.
         tasks: Number of tasks, N.
-        copies: How many times a question is asked while training; of one stage at most several times.
+        copies: How many times a question is asked while training; more than once for one stage at most.
         one_process: Why the stage cannot be trained by several processes; empty when it can.
     """
 

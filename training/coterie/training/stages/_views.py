@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, StringConstraints
-from torch import Tensor
+from torch import Tensor, nn
 
 from coterie.runtime.errors import ConfigError
 from coterie.training.bank import Bank
@@ -19,12 +19,16 @@ from coterie.training.blocks import (
     InputShape,
     Views,
     build_chain,
+    vector_of,
 )
 from coterie.training.dispatch import State
 from coterie.training.draws import Draw
 from coterie.training.stages._base import Stage
 from coterie.training.stages._config import Positive, Site, StageConfig
 from coterie.training.stages._shared import HardStage
+
+RESERVED = frozenset(dir(nn.ModuleDict()))
+"""What no view can be called, since its module has that name."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=60)]
 
@@ -47,7 +51,9 @@ class ViewsConfig(StageConfig):
         for name, configs in self.views.items():
             try:
                 made[name], following = build_chain(configs, site.shape)
-                sizes.append(following.vector("views"))
+                sizes.append(vector_of(following))
+                if name in RESERVED:
+                    raise ConfigError("is a name of torch's own: choose another")
             except ConfigError as error:
                 mistakes.append(f"views.{name}: {error}")
         if mistakes:
@@ -95,8 +101,10 @@ class ViewsStage(HardStage):
         Questions are then in V equal parts, of which part v reads view v; so it is for every set of gates.
         """
         state = super().forward(state, task, draw)
-        if self.copies == 1 or draw is None or not self.training:
+        if self.copies == 1 or not self.training:
             return state
+        if draw is None:  # nobody learns from it: as when it is trained
+            return State(state.values / self.copies, state.position)
         states, number = len(state.values), torch.arange(len(state.position), device=state.position.device)
         view = number % draw.questions // (draw.questions // self.copies)
         own = torch.arange(self.copies, device=state.values.device).repeat_interleave(
