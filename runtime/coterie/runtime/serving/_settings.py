@@ -74,7 +74,7 @@ class Settings(BaseModel):
     task_weights: dict[str, float] = Field(default_factory=dict)
     """How much more often than others, whose weight is 1, tasks have their turn; as JSON."""
     metrics_tasks: int = Field(default=1000, ge=0)
-    """Tasks, and blocks, with counters of their own in ``/metrics``; the others are one, ``other``."""
+    """Tasks, and blocks, with counters of their own in ``/metrics``; other tasks are one, ``other``."""
     metrics_histograms: int = Field(default=100, ge=0)
     """Tasks with histograms of their own there."""
     log_format: Literal["text", "json"] = "text"
