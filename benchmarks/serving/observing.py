@@ -6,12 +6,12 @@ python -m benchmarks.serving.observing
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.common import side_by_side, write_result
 from coterie.runtime._prediction import Timing
 from coterie.runtime.plan import BlockPlan, SharingPlan, StagePlan
-from coterie.runtime.serving.observing._board import Board
+from coterie.runtime.serving.observing._board import Board, line_of, read_told
 from coterie.runtime.serving.observing._calls import Calls, Done
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._logs import AccessLog
@@ -135,22 +135,32 @@ def telling(plan: SharingPlan, rounds: int) -> dict[str, float]:
             metrics.observe(Done(name, "1", transport, "ok", 1, 0.002, Timing(0.0, 0.001, 0.001, 16)))
     runs.batch(requests=1, task=np.arange(len(plan.tasks)), inputs=1, seconds=0.001)
 
-    def told(number: int = 0) -> dict[str, Any]:
+    def lines(number: int = 0) -> list[bytes]:
         own = {"pid": os.getpid(), "waiting": number, "versions": [], "statistics": {}}
-        return {**own, "metrics": metrics.told()}
+        return [line_of(own), *(line_of({"metrics": part}) for part in metrics.parts())]
+
+    def told() -> dict[str, Any]:
+        return read_told(b"\n".join(lines()))
 
     numbers = iter(range(1 << 30))
     with TemporaryDirectory() as folder:
         board = Board(Path(folder))
         seconds = side_by_side(
             {
-                "tell the other workers, ms": lambda: board.write(told(next(numbers))),
+                "tell the other workers, ms": lambda: board.write(b"\n".join(lines(next(numbers)))),
                 "a scrape of two workers, ms": lambda: exposition([told(), told()]),
             },
             rounds=rounds,
         )
+    longest = max(
+        side_by_side(
+            {str(number): partial(line_of, part) for number, part in enumerate(metrics.parts())},
+            rounds=rounds,
+        ).values()
+    )
     sizes = {
-        "what a worker tells, KB": len(json.dumps(told())) / 1e3,
+        "the longest part of telling, ms": 1e3 * longest,
+        "what a worker tells, KB": sum(map(len, lines())) / 1e3,
         "a scrape, KB": len(exposition([told()])) / 1e3,
     }
     return {name: 1e3 * value for name, value in seconds.items()} | sizes

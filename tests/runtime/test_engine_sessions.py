@@ -59,11 +59,10 @@ def test_a_session_larger_than_the_limit_is_made_where_there_is_no_other_answer(
     assert [graphs.get_if_kept(3) for _ in range(5)] == [None] * 5
 
 
-def test_a_task_asked_again_gets_a_session_and_meanwhile_none(features: HandMade) -> None:
+def test_a_task_asked_again_and_again_gets_a_session_and_meanwhile_none(features: HandMade) -> None:
     graphs = task_graphs(features, room=2)
-    assert graphs.get_if_kept(0) is None
+    assert [graphs.get_if_kept(0) for _ in range(7)] == [None] * 7
     assert graphs.kept == ()
-    assert graphs.get_if_kept(0) is None
     graph = eventually(graphs, 0)
     assert graphs.get_if_kept(0) is graph
 
@@ -79,6 +78,22 @@ def test_tasks_asked_alike_do_not_take_each_others_place_but_one_asked_more_does
         graphs.get_if_kept(1)
     eventually(graphs, 1)
     assert graphs.kept == (1,)
+
+
+def test_of_many_tasks_asked_alike_chance_lets_hardly_one_take_anothers_place() -> None:
+    made = []
+
+    def make(task: int) -> Any:
+        made.append(task)
+        return object()
+
+    graphs = TaskGraphs(make, lambda _: 1, limit=20)
+    for task in np.random.default_rng(0).integers(0, 400, 12_000).tolist():
+        graphs.get_if_kept(task)
+        if graphs._maker is not None:
+            graphs._maker.join()
+    assert len(graphs.kept) == 20
+    assert len(made) <= 25
 
 
 def test_a_task_whose_session_cannot_be_made_is_not_tried_again(

@@ -11,8 +11,10 @@ from functools import cache
 from coterie.runtime._graph import Graph
 
 _LOG = logging.getLogger("coterie.runtime")
-_AGAIN = 2
-"""A task gets a session when it is asked again, and another's when it is asked that many times as often."""
+_FEWEST = 8
+"""A task gets a session once it was asked so often: of many asked alike, chance makes none stand out."""
+_TIMES = 2
+"""It gets another's place when it is asked that many times as often, and so many times more."""
 _REMEMBERED = 4096
 """After so many questions, what was asked before counts half."""
 
@@ -97,7 +99,7 @@ class TaskGraphs:
             self._questions = self._asked.total()
 
     def _deserves(self, task: int) -> bool:
-        if self._maker is not None or task in self._refused or self._asked[task] < _AGAIN:
+        if self._maker is not None or task in self._refused or self._asked[task] < _FEWEST:
             return False
         return self._worth_less(task) is not None
 
@@ -105,7 +107,7 @@ class TaskGraphs:
         """Return tasks whose sessions a task's own may replace; None where there are not enough."""
         leaving = self._in_the_way(sorted(self._kept, key=self._asked.__getitem__), task)
         if leaving is None or (
-            leaving and self._asked[task] < _AGAIN * sum(self._asked[other] for other in leaving)
+            leaving and self._asked[task] < _FEWEST + _TIMES * sum(self._asked[other] for other in leaving)
         ):
             return None
         return leaving

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from coterie.runtime._prediction import Timing
 from coterie.runtime.batching import Batcher
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving.models._models import Done, Models
-from coterie.runtime.serving.observing._board import Board
+from coterie.runtime.serving.observing._board import Board, line_of, read_told
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.serving.observing._scrape import Scrape, parse, scrape
+from coterie.runtime.serving.observing._statistics import Statistics
 
 from ..handmade import HandMade
 from .watched import ROW, Watched, eventually
@@ -35,9 +35,15 @@ def done(model: str = "topic", *, version: str = "1", outcome: str = "ok", quest
 
 
 def read(*metrics: Metrics, versions: Any = (), pid: int = 1) -> Scrape:
-    told = [{"pid": pid, "waiting": 1, "versions": versions, "metrics": each.told()} for each in metrics]
-    # Through JSON, as from another worker.
-    return parse(exposition(json.loads(json.dumps(told))).decode(), "here")
+    told = []
+    for each in metrics:
+        parts = [
+            {"pid": pid, "waiting": 1, "versions": versions},
+            *({"metrics": part} for part in each.parts()),
+        ]
+        # Through JSON, as from another worker.
+        told.append(read_told(b"\n".join(map(line_of, parts))))
+    return parse(exposition(told).decode(), "here")
 
 
 def test_workers_are_added_up(features: HandMade) -> None:
@@ -58,6 +64,23 @@ def test_workers_are_added_up(features: HandMade) -> None:
     assert seen.total("coterie_queue_seconds_sum") == pytest.approx(3 * 0.003)
     buckets = {own["le"]: value for own, value in seen.find("coterie_compute_seconds_bucket", model="topic")}
     assert (buckets["0.01"], buckets["0.025"], buckets["+Inf"]) == (0, 3, 3)
+
+
+def test_what_a_worker_tells_of_many_tasks_comes_in_small_parts(features: HandMade) -> None:
+    """While it is told, questions are answered between two of them."""
+    plan = load(features.path, threads=1).bundle.manifest.plan
+    names = tuple(f"task {number}" for number in range(300))
+    metrics, statistics = Metrics(), Statistics(names, "1")
+    metrics.version("1", plan.model_copy(update={"tasks": names}))
+    for name in names:
+        metrics.observe(done(name))
+        statistics.failed(name, 0.5)
+    parts = list(metrics.parts())
+    assert max(len(part["counters"]) + len(part["histograms"]) for part in parts) <= 50
+    assert read(metrics).total("coterie_questions_total") == 600
+    told = list(statistics.parts())
+    assert max(map(len, told)) <= 50
+    assert [name for models in told for name in models] == list(names)
 
 
 def test_tasks_past_the_bound_share_their_series(features: HandMade) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from coterie.runtime.serving.models._models import Models
-from coterie.runtime.serving.observing._board import Board
+from coterie.runtime.serving.observing._board import Board, line_of, read_told
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.serving.observing._statistics import Told
@@ -49,29 +49,38 @@ class Reports:
         if self._task is not None:
             await self._task
 
-    def told(self) -> dict[str, Any]:
-        """Return what this worker counted and holds, as JSON can have it."""
-        return {
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """Yield what this worker counted and holds, a little at a time, as JSON can have it."""
+        waiting = sum(version.batcher.waiting for version in self._models.loaded.values())
+        yield {
             "pid": os.getpid(),
-            "waiting": self._models.turns.waiting
-            + sum(version.batcher.waiting for version in self._models.loaded.values()),
+            "waiting": self._models.turns.waiting + waiting,
             "versions": list(self._versions()),
-            "metrics": self._metrics.told(),
-            "statistics": {
-                number: version.statistics.told() for number, version in self._models.loaded.items()
-            },
         }
+        for part in self._metrics.parts():
+            yield {"metrics": part}
+        for number, version in tuple(self._models.loaded.items()):
+            for models in version.statistics.parts():
+                yield {"statistics": {number: models}}
 
     async def exposition(self) -> bytes:
         """Return the metrics of all workers, for Prometheus."""
         async with self._one:
             # With thousands of tasks this takes a while, in which others want their answers.
-            return await asyncio.to_thread(self._expose, self.told())
+            return await asyncio.to_thread(self._expose, await self._lines())
 
-    def _expose(self, told: dict[str, Any]) -> bytes:
+    def _expose(self, content: bytes) -> bytes:
         # First to the others: whichever is asked next must not say less, or a counter seems to begin anew.
-        self._write(told)
-        return exposition([told, *self._board.others()])
+        self._write(content)
+        return exposition([read_told(content), *self._board.others()])
+
+    async def _lines(self) -> bytes:
+        """Return what this worker tells; whoever wants an answer goes between two parts of it."""
+        lines = []
+        for part in self.parts():
+            lines.append(line_of(part))
+            await asyncio.sleep(0)
+        return b"\n".join(lines)
 
     async def _tell(self) -> None:
         while not self._stopping.is_set():
@@ -79,11 +88,11 @@ class Reports:
                 async with asyncio.timeout(SECONDS):
                     await self._stopping.wait()
             async with self._one:
-                await asyncio.to_thread(self._write, self.told())
+                await asyncio.to_thread(self._write, await self._lines())
 
-    def _write(self, told: dict[str, Any]) -> None:
+    def _write(self, content: bytes) -> None:
         try:
-            self._board.write(told)
+            self._board.write(content)
         except OSError as error:
             _LOG.warning("this worker's numbers are missing in what the others tell: %s", error)
 

@@ -13,6 +13,28 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """Names a folder that BentoML makes for a server and hands to all of its workers."""
 
 
+def line_of(part: Mapping[str, Any]) -> bytes:
+    """Return a line of a part of what a worker tells, by ``metrics``, ``statistics`` or what it is about."""
+    return json.dumps(part, separators=(",", ":")).encode()
+
+
+def read_told(content: bytes) -> dict[str, Any]:
+    """Return what a worker told in such lines.
+
+    Returns:
+        ``metrics``, a list of parts for ``Sums.add``; ``statistics``, by version and model; and the rest.
+    """
+    told: dict[str, Any] = {"metrics": [], "statistics": {}}
+    for line in content.splitlines():
+        part = json.loads(line)
+        if "metrics" in part:
+            told["metrics"].append(part.pop("metrics"))
+        for number, models in part.pop("statistics", {}).items():
+            told["statistics"].setdefault(number, {}).update(models)
+        told |= part
+    return told
+
+
 class Board:
     """A folder in which each worker has one file, that it alone writes.
 
@@ -36,9 +58,8 @@ class Board:
         folder = environment.get(_FOLDER)
         return cls(Path(folder) if folder else None)
 
-    def write(self, told: Mapping[str, Any]) -> None:
-        """Put up what this worker tells, in place of what it told before."""
-        content = json.dumps(told, separators=(",", ":")).encode()
+    def write(self, content: bytes) -> None:
+        """Put up what this worker tells, in the lines of ``line_of``, in place of what it told before."""
         if self._folder is None or content == self._written:
             return
         new = self._folder / f"{self._name}.new"
@@ -57,6 +78,6 @@ class Board:
             changed = path.stat().st_mtime_ns
             known = self._read.get(path.name)
             if known is None or known[0] != changed:
-                known = self._read[path.name] = (changed, json.loads(path.read_bytes()))
+                known = self._read[path.name] = (changed, read_told(path.read_bytes()))
             found.append(known[1])
         return found

@@ -19,7 +19,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def exposition(told: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return the metrics of a server, from what each of its workers told (``Reports.told``)."""
+    """Return the metrics of a server, from what each of its workers told (``read_told``)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(told))
     return generate_latest(registry)
@@ -31,7 +31,8 @@ class _Collected:
     def __init__(self, told: Sequence[Mapping[str, Any]]) -> None:
         self._sums = Sums()
         for each in told:
-            self._sums.add(each["metrics"])
+            for part in each["metrics"]:
+                self._sums.add(part)
         self._alive = [each for each in told if _is_alive(each["pid"])]
 
     def collect(self) -> Iterable[Metric]:

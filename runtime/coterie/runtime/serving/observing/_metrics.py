@@ -6,6 +6,7 @@ series.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from coterie.runtime.plan import SharingPlan
 from coterie.runtime.serving.observing._calls import Done
-from coterie.runtime.serving.observing._tally import Family, Tally
+from coterie.runtime.serving.observing._tally import Family, Tally, little_by_little
 from coterie.runtime.serving.observing._usage import OTHER, Usage
 from coterie.runtime.tasks import ROUTER
 
@@ -101,16 +102,17 @@ class Metrics:
         self._versions.pop(version, None)
         self._tally.forget(_OF_A_VERSION, version)
 
-    def told(self) -> dict[str, list[Any]]:
-        """Return everything that was counted, as JSON can have it; ``Sums.add`` adds it up."""
-        told = self._tally.told()
-        for number, runs in self._versions.items():
-            for task, rows in runs.usage.tasks().items():
-                told["counters"].append([[TASK_ROWS.name, number, task], rows])
-            for block, (count, rows) in runs.usage.blocks().items():
-                told["counters"].append([[BLOCK_RUNS.name, number, block], count])
-                told["counters"].append([[BLOCK_ROWS.name, number, block], rows])
-        return told
+    def parts(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield everything that was counted, a little at a time, for ``Sums.add``; JSON can have it."""
+        yield from self._tally.parts()
+        for number, runs in tuple(self._versions.items()):
+            tasks, blocks = runs.usage.tasks(), runs.usage.blocks()
+            used: list[Any] = [[[TASK_ROWS.name, number, task], rows] for task, rows in tasks.items()]
+            for block, (count, rows) in blocks.items():
+                used.append([[BLOCK_RUNS.name, number, block], count])
+                used.append([[BLOCK_ROWS.name, number, block], rows])
+            for counters in little_by_little(used):
+                yield {"counters": list(counters), "histograms": []}
 
 
 class _Runs:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from coterie.runtime._prediction import Prediction
+from coterie.runtime.serving.observing._tally import little_by_little
 
 _EXACT = 8
 """Runs of up to so many questions are told apart; larger ones are counted with the next power of two."""
@@ -113,9 +114,11 @@ class Statistics:
         one.last = time.time_ns() // 1_000_000
         one.spent["fail"].add(seconds)
 
-    def told(self) -> dict[str, dict[str, Any]]:
-        """Return the counters of the models that were asked, as JSON can have them."""
-        return {name: one.told() for name, one in self._models.items() if one.last}
+    def parts(self) -> Iterator[dict[str, dict[str, Any]]]:
+        """Yield the counters of the models that were asked, a few at a time, as JSON can have them."""
+        asked = [name for name, one in self._models.items() if one.last]
+        for names in little_by_little(asked):
+            yield {name: self._models[name].told() for name in names}
 
     def of(self, model: str, others: Iterable[Told] = ()) -> dict[str, Any]:
         """Return one model's statistics, by the names of the protocol's ``ModelStatistics``.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+_LITTLE = 50
+
+T = TypeVar("T")
 Key = tuple[str, ...]
 """A family's name, and the values of its labels."""
 
@@ -36,7 +39,7 @@ class Sums:
     histograms: dict[Key, list[float]] = field(default_factory=dict)
 
     def add(self, told: Mapping[str, Any]) -> None:
-        """Add what a worker told, as ``Tally.told`` has it."""
+        """Add a part of what a worker told, as ``Tally.parts`` has it."""
         for key, value in told["counters"]:
             self.counters[tuple(key)] = self.counters.get(tuple(key), 0) + value
         for key, values in told["histograms"]:
@@ -48,7 +51,7 @@ class Sums:
 class Tally:
     """Counts in this process: a dictionary, because every request pays for it.
 
-    Only ``told`` and ``forget`` take the ``lock`` themselves; who counts takes it once for all it counts.
+    Only ``parts`` and ``forget`` take the ``lock`` themselves; who counts takes it once for all it counts.
     """
 
     def __init__(self) -> None:
@@ -77,10 +80,23 @@ class Tally:
                 for key in [key for key in values if key[0] in names and key[1:2] == (label,)]:
                     del values[key]
 
-    def told(self) -> dict[str, list[Any]]:
-        """Return everything, as JSON can have it."""
+    def parts(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield everything, a little at a time, as JSON can have it; each as it is when it is yielded."""
         with self.lock:
-            return {
-                "counters": [[list(key), value] for key, value in self._sums.counters.items()],
-                "histograms": [[list(key), list(values)] for key, values in self._sums.histograms.items()],
-            }
+            counters, histograms = list(self._sums.counters), list(self._sums.histograms)
+        for keys in little_by_little(counters):
+            with self.lock:
+                known = self._sums.counters
+                told: list[Any] = [[list(key), known[key]] for key in keys if key in known]
+            yield {"counters": told, "histograms": []}
+        for keys in little_by_little(histograms):
+            with self.lock:
+                measured = self._sums.histograms
+                told = [[list(key), list(measured[key])] for key in keys if key in measured]
+            yield {"counters": [], "histograms": told}
+
+
+def little_by_little(entries: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield so many entries at a time that telling them keeps nobody waiting."""
+    for start in range(0, len(entries), _LITTLE):
+        yield entries[start : start + _LITTLE]
