@@ -278,15 +278,6 @@ def test_flips_of_many_small_gates_cost_more_than_their_experts() -> None:
     assert cheapest(model, 2, N, inputs=1) == "local"  # A step so small costs the same anyway.
 
 
-def test_tasks_that_draw_alike_need_fewer_experts() -> None:
-    large = {"kind": "mlp", "widths": [300, 8]}
-    model = model_of(
-        [{"kind": "gated", "experts": 5, "probability": 0.2, "block": large}], tasks(N), size=300
-    )
-    assert cheapest(model, 2, 50) == "local"
-    assert cheapest(model, 2, 50, alike=True) == "disarm"
-
-
 def test_gates_are_not_flipped_where_more_than_heads_would_run_again() -> None:
     gated = {"kind": "gated", "experts": 2, "block": LINEAR}
     for stages in ([gated, gated], [gated, {"kind": "hard", "block": LINEAR}], [gated | {"experts": 30}]):
