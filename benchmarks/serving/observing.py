@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +30,7 @@ from coterie.runtime.serving.observing._calls import Calls, Done
 from coterie.runtime.serving.observing._exposition import exposition
 from coterie.runtime.serving.observing._logs import AccessLog
 from coterie.runtime.serving.observing._metrics import Metrics
+from coterie.runtime.serving.observing._statistics import Statistics
 from coterie.runtime.serving.observing._tracing import Tracing
 
 REQUESTS = 2000
@@ -128,16 +129,22 @@ def costs(plan: SharingPlan, rounds: int) -> dict[str, float]:
 
 def telling(plan: SharingPlan, rounds: int) -> dict[str, float]:
     """Return what a worker does once a second, and at a scrape: milliseconds, and kilobytes."""
-    metrics = Metrics()
+    metrics, asked = Metrics(), Statistics(plan.tasks, "1")
     runs = metrics.version("1", plan)
     for name in plan.tasks:
+        asked.failed(name, 0.002)
         for transport in ("http", "grpc"):
             metrics.observe(Done(name, "1", transport, "ok", 1, 0.002, Timing(0.0, 0.001, 0.001, 16)))
     runs.batch(requests=1, task=np.arange(len(plan.tasks)), inputs=1, seconds=0.001)
 
+    def parts(number: int = 0) -> Iterator[dict[str, Any]]:
+        """Yield what ``Reports.parts`` does."""
+        yield {"pid": os.getpid(), "waiting": number, "versions": []}
+        yield from ({"metrics": part} for part in metrics.parts())
+        yield from ({"statistics": {"1": models}} for models in asked.parts())
+
     def lines(number: int = 0) -> list[bytes]:
-        own = {"pid": os.getpid(), "waiting": number, "versions": [], "statistics": {}}
-        return [line_of(own), *(line_of({"metrics": part}) for part in metrics.parts())]
+        return [line_of(part) for part in parts(number)]
 
     def told() -> dict[str, Any]:
         return read_told(b"\n".join(lines()))
@@ -152,18 +159,22 @@ def telling(plan: SharingPlan, rounds: int) -> dict[str, float]:
             },
             rounds=rounds,
         )
-    longest = max(
-        side_by_side(
-            {str(number): partial(line_of, part) for number, part in enumerate(metrics.parts())},
-            rounds=rounds,
-        ).values()
-    )
     sizes = {
-        "the longest part of telling, ms": 1e3 * longest,
+        "the longest part of telling, ms": 1e3 * statistics.median(_longest(parts()) for _ in range(rounds)),
         "what a worker tells, KB": sum(map(len, lines())) / 1e3,
         "a scrape, KB": len(exposition([told()])) / 1e3,
     }
     return {name: 1e3 * value for name, value in seconds.items()} | sizes
+
+
+def _longest(parts: Iterator[dict[str, Any]]) -> float:
+    """Return the seconds of the part that takes longest to make and to write."""
+    seconds, began = [], time.perf_counter()
+    for part in parts:
+        line_of(part)
+        seconds.append(time.perf_counter() - began)
+        began = time.perf_counter()
+    return max(seconds)
 
 
 CLIENT = """

@@ -34,7 +34,6 @@ from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import TaskSpec
 from coterie.training import ModelConfig, build_model
 from coterie.training.blocks import InputShape
-from coterie.training.draws import GateEstimator
 
 TASKS, CLASSES, ROWS = 20, 2, 64
 """Every batch has ``TASKS * ROWS`` questions, about as many inputs or about ``ROWS``."""
@@ -55,7 +54,6 @@ class Case:
         size, hidden, width: Of an input, and of the layers of an encoder or expert.
         experts: M.
         k: Experts that a task mixes.
-        estimator: How learned gates' gradient is estimated; ``auto`` is the trainer's default.
     """
 
     architecture: str
@@ -66,7 +64,6 @@ class Case:
     width: int
     experts: int = 1
     k: int = 1
-    estimator: GateEstimator = "auto"
 
     def libmtl(self) -> dict[str, Any]:
         """Return LibMTL's side."""
@@ -105,7 +102,7 @@ class Case:
         inputs = torch.randn(ROWS * (TASKS if self.own_inputs else 1), self.size)
         row = torch.arange(ROWS * TASKS) % len(inputs)
         task = torch.arange(TASKS).repeat_interleave(ROWS)
-        step = training_step(model, inputs, classes=CLASSES, row=row, task=task, estimator=self.estimator)
+        step = training_step(model, inputs, classes=CLASSES, row=row, task=task)
         return step, sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -30,7 +30,7 @@ def demo(
 
     The data are scikit-learn's handwritten digits with twenty questions about each image; nothing is
     downloaded. Three systems are trained: single-task models, hard sharing, and coterie's. A real server then
-    answers for every task, and each answer is compared with torch's. It takes about a minute on two cores.
+    answers for every task, and each answer is compared with torch's. It takes a minute or two on two cores.
 
     The exit code is 1 when an answer differs from torch's by more than 1e-4.
     """

@@ -14,7 +14,7 @@ _LOG = logging.getLogger("coterie.runtime")
 _FEWEST = 8
 """A task gets a session once it was asked so often: of many asked alike, chance makes none stand out."""
 _TIMES = 2
-"""It gets another's place when it is asked that many times as often, and so many times more."""
+"""It gets another's place when it is asked that many times as often, and ``_FEWEST`` times more."""
 _REMEMBERED = 4096
 """After so many questions, what was asked before counts half."""
 

@@ -69,8 +69,9 @@ class Bank(nn.Module):
         """The architecture's buffers, the same for every block, by its own names."""
         return {name.replace(_DOT, "."): constant for name, constant in self._constants.named_buffers()}
 
-    def fill(self, name: str, tensor: Tensor) -> None:
-        """Give all blocks the same tensor for a parameter or buffer of the architecture."""
+    def fill(self, name: str, tensor: Tensor, *, module: str = "") -> None:
+        """Give all blocks the same tensor for a parameter or buffer of it, or of a module within."""
+        name = f"{module}.{name}" if module else name
         with torch.no_grad():
             if name in self.constants:
                 self.constants[name].copy_(tensor)

@@ -55,8 +55,8 @@ def give_ngram_weights(model: MultiTaskModel, config: ModelConfig, dataset: Data
             bag = stage.bank.template.get_submodule(name)
             if isinstance(block, NgramBagConfig) and isinstance(bag, NgramBag) and block.start != "ones":
                 owner, weight = _begun(bag, dataset, specific=configured.kind == "specific")
-                stage.bank.fill(f"{name}.owner".lstrip("."), torch.from_numpy(owner))
-                stage.bank.fill(f"{name}.weight".lstrip("."), torch.from_numpy(weight))
+                stage.bank.fill("owner", torch.from_numpy(owner), module=name)
+                stage.bank.fill("weight", torch.from_numpy(weight), module=name)
 
 
 def _begun(bag: NgramBag, dataset: Dataset, *, specific: bool) -> tuple[Ints, npt.NDArray[np.float32]]:

@@ -59,20 +59,23 @@ def give_vectors(model: MultiTaskModel, config: RunConfig, dataset: Dataset, fol
         if not isinstance(stage, BankStage):
             continue
         for name, block in configured.blocks().items():
-            if not isinstance(block, WordsConfig):
+            if not isinstance(block, WordsConfig) or (block.vectors is None and block.train is None):
                 continue
-            key = f"{stage.name}.{name}".rstrip(".")
+            key = f"{stage.name}.{name}" if name else stage.name
             if key not in kept:
-                if block.vectors is not None and dataset.text is not None:
-                    found = read_vectors(block.vectors, words_of(dataset.text.tokenizer), block.width)
-                elif block.train is not None:
-                    found = learn_vectors(dataset, block.train, block.width, config.seed)
-                else:
-                    continue
-                kept[key] = _completed(found, config.seed)
+                kept[key] = _completed(_found(block, dataset, config.seed), config.seed)
                 save_file(kept, folder / f"{FILE}.tmp")
                 (folder / f"{FILE}.tmp").replace(folder / FILE)
-            stage.bank.fill(f"{name}.table".lstrip("."), from_numpy(kept[key]))
+            stage.bank.fill("table", from_numpy(kept[key]), module=name)
+
+
+def _found(block: WordsConfig, dataset: Dataset, seed: int) -> Floats:
+    """Return the vectors that a block is configured to begin with, ``[V, D]``; NaN where there is none."""
+    if block.vectors is not None:
+        if dataset.text is None:
+            raise DataError("word vectors are of the words of texts, but the data's inputs are none")
+        return read_vectors(block.vectors, words_of(dataset.text.tokenizer), block.width)
+    return learn_vectors(dataset, block.train or VectorTraining(), block.width, seed)
 
 
 def read_vectors(path: Path, words: Sequence[str], width: int) -> Floats:

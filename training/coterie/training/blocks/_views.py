@@ -20,8 +20,8 @@ class Views(Block):
         sizes: D_v of each.
         rates: Factors of the learning rates of some.
         alone: Whether each is trained as if it were alone. All together then say V times as much as one, so
-            that encodings are divided by V once they are trained: for linear layers after them, scores of all
-            views are the mean of what they are of each, the pool of several answers by their log odds.
+            that encodings are divided by V: for linear layers after them, scores of all views are the mean of
+            what they are of each, the pool of several answers by their log odds.
     """
 
     def __init__(
@@ -46,5 +46,4 @@ class Views(Block):
 
     def forward(self, states: Tensor) -> Tensor:
         """Look at ``[R, ...]``."""
-        encoded = torch.cat([encoder(states) for encoder in self.encoders.values()], dim=1)
-        return encoded if self.training or self.copies == 1 else encoded / self.copies
+        return torch.cat([encoder(states) for encoder in self.encoders.values()], dim=1) / self.copies

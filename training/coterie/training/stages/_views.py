@@ -101,15 +101,14 @@ class ViewsStage(HardStage):
         Questions are then in V equal parts, of which part v reads view v; so it is for every set of gates.
         """
         state = super().forward(state, task, draw)
-        if self.copies == 1 or not self.training:
+        if self.copies == 1 or draw is None or not self.training:
             return state
-        if draw is None:  # nobody learns from it: as when it is trained
-            return State(state.values / self.copies, state.position)
         states, number = len(state.values), torch.arange(len(state.position), device=state.position.device)
         view = number % draw.questions // (draw.questions // self.copies)
         own = torch.arange(self.copies, device=state.values.device).repeat_interleave(
             torch.tensor(self._sizes, device=state.values.device)
         )
-        mask = own == torch.arange(self.copies, device=own.device).unsqueeze(1)
+        # By itself a view says as much as all of them together.
+        mask = (own == torch.arange(self.copies, device=own.device).unsqueeze(1)) * self.copies
         alone = (state.values.unsqueeze(0) * mask.unsqueeze(1)).flatten(0, 1)
         return State(alone, state.position + states * view)

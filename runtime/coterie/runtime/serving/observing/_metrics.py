@@ -112,7 +112,7 @@ class Metrics:
                 used.append([[BLOCK_RUNS.name, number, block], count])
                 used.append([[BLOCK_ROWS.name, number, block], rows])
             for counters in little_by_little(used):
-                yield {"counters": list(counters), "histograms": []}
+                yield {"counters": counters, "histograms": []}
 
 
 class _Runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, NamedTuple, TypeVar
@@ -96,7 +96,7 @@ class Tally:
             yield {"counters": [], "histograms": told}
 
 
-def little_by_little(entries: Sequence[T]) -> Iterator[Sequence[T]]:
+def little_by_little(entries: list[T]) -> Iterator[list[T]]:
     """Yield so many entries at a time that telling them keeps nobody waiting."""
     for start in range(0, len(entries), _LITTLE):
         yield entries[start : start + _LITTLE]
