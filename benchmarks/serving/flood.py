@@ -4,9 +4,9 @@
     python -m benchmarks.serving.flood --seconds 1 --rounds 1
 
 One worker serves 20 tasks. Single rows are asked of 19 of them at random times (open loop), as many a second
-before the flood as during it; times count from when a request should have been sent. The flood asks the
-20th task without a pause, many rows at once, from a process that only takes what the other clients leave of
-their core: what is measured is the server.
+before the flood as during it, from its first question on; times count from when a request should have been
+sent. The flood asks the 20th task without a pause, many rows at once, from a process that only takes what the
+other clients leave of their core: what is measured is the server.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import itertools
 import multiprocessing
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,8 +41,8 @@ from coterie.runtime.serving import Addresses, running_server
 PROMISED = 2.0
 CONNECTIONS: Mapping[Transport, int] = {"grpc": 8, "binary": 64}
 CALLERS = 64
-SETTLING = 0.5
-"""Seconds that a flood has gone on before it is measured."""
+LEAD = 0.5
+"""Seconds for which the others ask before they are measured: a flood does not come to an idle server."""
 
 
 class Flood(NamedTuple):
@@ -71,7 +72,8 @@ def measured(
     seed: int,
 ) -> dict[str, float]:
     """Return the times of single rows, before a flood on the first task and during it."""
-    before = _ask(others, at, questions, rate=rate, seconds=seconds, seed=seed)
+    ask = partial(_ask, others, at, questions, rate=rate, seconds=seconds, seed=seed)
+    before = ask()
     context = multiprocessing.get_context("spawn")
     mine, theirs = context.Pipe()
     rows = np.random.default_rng(seed).standard_normal((flood.rows, *questions.rows.shape[2:]))
@@ -81,10 +83,14 @@ def measured(
     )
     process.start()
     mine.recv()
-    time.sleep(SETTLING)
-    began = time.perf_counter()
-    mine.send(None)
-    during = _ask(others, at, questions, rate=rate, seconds=seconds, seed=seed)
+    began = 0.0
+
+    def begin() -> None:
+        nonlocal began
+        began = time.perf_counter()
+        mine.send(None)
+
+    during = ask(begin)
     mine.send(None)
     answered, refused = mine.recv()
     taken = time.perf_counter() - began
@@ -103,21 +109,33 @@ def measured(
 
 
 def _ask(
-    transport: Transport, at: Addresses, questions: Questions, *, rate: float, seconds: float, seed: int
+    transport: Transport,
+    at: Addresses,
+    questions: Questions,
+    begin: Callable[[], None] = lambda: None,
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
 ) -> Measured:
+    """Ask all but the first task; call ``begin`` in the middle of it, where what is measured begins."""
     others = questions.encoded(transport)[1:]
     picks = np.random.default_rng(seed)
-    stream = [
-        others[picks.integers(len(others))][picks.integers(questions.each)]
-        for _ in range(int(rate * seconds) + 1)
-    ]
+    stream = iter(
+        [
+            others[picks.integers(len(others))][picks.integers(questions.each)]
+            for _ in range(int(rate * LEAD) + int(rate * seconds) + 2)
+        ]
+    )
 
     async def ask() -> Measured:
         address = _address(at, transport)
         connections = [await connect(transport, address) for _ in range(CONNECTIONS[transport])]
         shared = list(itertools.islice(itertools.cycle(connections), CALLERS))
         try:
-            return await open_loop(shared, iter(stream), rate=rate, seconds=seconds, seed=seed)
+            await open_loop(shared, stream, rate=rate, seconds=LEAD, seed=seed)
+            begin()
+            return await open_loop(shared, stream, rate=rate, seconds=seconds, seed=seed)
         finally:
             for connection in connections:
                 await connection.close()
@@ -126,7 +144,7 @@ def _ask(
 
 
 def _flood(flood: Flood, address: str, request: bytes, pipe: Connection) -> None:
-    """Ask without a pause, in a process of its own; count from the first message to the second."""
+    """Ask without a pause, in a process of its own, from the first message to the second."""
     yield_to_others()
     uvloop.install()
     asyncio.run(_asking(flood, address, request, pipe))
@@ -142,11 +160,12 @@ async def _asking(flood: Flood, address: str, request: bytes, pipe: Connection) 
             reply = await client.ask(request)
             answered, refused = answered + reply.ok, refused + (not reply.ok)
 
-    asking = [asyncio.create_task(ask(client)) for client in clients]
+    for client in clients:
+        await client.ask(request)  # gRPC connects no earlier
     loop = asyncio.get_running_loop()
     pipe.send(None)
     await loop.run_in_executor(None, pipe.recv)
-    answered = refused = 0
+    asking = [asyncio.create_task(ask(client)) for client in clients]
     await loop.run_in_executor(None, pipe.recv)
     pipe.send((answered, refused))
     over = True

@@ -16,8 +16,8 @@ _SAME_AS_REQUESTED = 1
 _NICENESS = 5
 """About a quarter of a core that another thread wants too: enough that overload ends in answers."""
 
-_COLLECTED = 10_000
-"""Objects after which Python looks for garbage among the newest; the requests of a batch are fewer."""
+_COLLECTED = 2_000
+"""Objects after which Python looks for garbage among the newest: a millisecond in which nobody is read."""
 
 _lock = threading.Lock()
 _owned = False

@@ -62,3 +62,14 @@ def test_a_run_starts_even_if_somebody_comes_in_every_turn(one_core: None) -> No
     began = time.perf_counter()
     asyncio.run(asyncio.wait_for(lull(lambda: next(everybody)), 10))
     assert time.perf_counter() - began < 1
+
+
+def test_who_waits_for_a_flood_alone_makes_it_start_at_once(one_core: None) -> None:
+    arrivals = itertools.count()
+
+    async def turns() -> float:
+        began = time.perf_counter()
+        await lull(lambda: next(arrivals), lambda: next(arrivals) > 4)
+        return time.perf_counter() - began
+
+    assert asyncio.run(turns()) < 0.015

@@ -44,9 +44,34 @@ def test_what_asks_several_tasks_is_a_flow_of_its_own() -> None:
 
 def test_a_flood_on_one_task_leaves_the_others_their_turn() -> None:
     queue = pushed(*[ticket(0) for _ in range(1000)], *[ticket(1) for _ in range(10)])
+    assert queue.is_flooded
     batch = queue.take(64)
     assert sum(each.flow == 1 for each in batch) == 10
-    assert len(batch) == 64
+    assert sum(each.flow == 0 for each in batch) == 20  # no more than twice as many
+    assert not queue.is_flooded  # nobody waits beside it any more
+    assert len(queue.take(64)) == 64
+
+
+def test_a_popular_task_is_no_flood() -> None:
+    queue = pushed(*[ticket(0) for _ in range(40)], *[ticket(task) for task in range(1, 21)])
+    assert not queue.is_flooded
+    assert len(queue.take(64)) == 60
+
+
+def test_a_large_request_beside_small_ones_has_its_turn() -> None:
+    queue = pushed(ticket(0, 200), *[ticket(1) for _ in range(10)])
+    taken = []
+    for _ in range(15):
+        queue.push(ticket(1))
+        taken += queue.take(256)
+    assert any(each.flow == 0 for each in taken)
+
+
+def test_others_than_a_flow_are_found() -> None:
+    queue = pushed(ticket(0), ticket(0))
+    assert not queue.holds_others(0)
+    queue.push(ticket(1, priority=1))
+    assert queue.holds_others(0)
 
 
 def test_a_task_of_small_requests_gets_as_many_rows_as_one_of_large_ones() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -23,6 +22,7 @@ from coterie.runtime.batching._lull import lull
 from coterie.runtime.batching._merge import merge
 from coterie.runtime.batching._pace import Pace
 from coterie.runtime.batching._queue import FairQueue
+from coterie.runtime.batching._telling import Answers, Telling
 from coterie.runtime.batching._ticket import MANY, Shape, Ticket
 from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
 
@@ -31,10 +31,10 @@ _BESIDE = 0.0002
 _ON_ONE_CORE = 0.005
 """And where a thread would take the loop's own core: longer ones are, so that health is told meanwhile."""
 _FEW = 4
-"""Requests of such a run: while more come, gRPC needs the loop's turns, in each of which it takes one."""
+"""Requests of such a run: while more come, gRPC needs the loop's turns, in each of which it takes one. Beside
+a flood, for which the loop is busy, a thread would wait for it; there it may have more."""
 
 Floats = npt.NDArray[np.float32]
-Answers = list[Prediction | CoterieError]
 
 
 class BatchObserver(Protocol):
@@ -85,6 +85,7 @@ class Batcher:
         self._starting: asyncio.Task[None] | None = None
         self._runs = runs
         self._running: set[asyncio.Task[None]] = set()
+        self._telling = Telling()
         self._observer = observer
         self._pool = ThreadPoolExecutor(
             max_workers=runs, thread_name_prefix="coterie-engine", initializer=step_back
@@ -221,21 +222,27 @@ class Batcher:
 
     async def _start(self) -> None:
         # In a task of its own: whoever is ready in this turn of the loop joins.
-        await lull(lambda: self._arrived)
+        await lull(lambda: self._arrived, self._is_pressing)
         self._starting = None
         while len(self._running) < self._runs and self._queue:
+            pressing = self._is_pressing()
             tickets = self._queue.take(self._pace.limit())
             if not tickets:
                 return
-            run = asyncio.get_running_loop().create_task(self._run(tickets))
+            run = asyncio.get_running_loop().create_task(self._run(tickets, pressing=pressing))
             self._running.add(run)
             run.add_done_callback(self._finished)
+
+    def _is_pressing(self) -> bool:
+        """Return whether somebody waits for a flood alone, which always has more to read or to write."""
+        flood = self._telling.flood
+        return self._queue.is_flooded or (flood is not None and self._queue.holds_others(flood))
 
     def _finished(self, run: asyncio.Task[None]) -> None:
         self._running.discard(run)
         self._start_soon()
 
-    async def _run(self, tickets: list[Ticket]) -> None:
+    async def _run(self, tickets: list[Ticket], *, pressing: bool) -> None:
         loop = asyncio.get_running_loop()
         stop, wanted = RunOptions(), len(tickets)
 
@@ -249,32 +256,19 @@ class Batcher:
             ticket.leave = leave
         answers: Answers
         try:
-            if self._is_short(tickets):
+            if self._is_short(tickets, most=len(tickets) if pressing else _FEW):
                 answers = self._answers(tickets, stop)
             else:
                 answers = await loop.run_in_executor(self._pool, self._answers, tickets, stop)
         except Exception as error:
             # Whatever fails beside the engine, nobody is left waiting.
             answers = [_failure(error)] * len(tickets)
-        rows = Counter[int]()
-        for ticket in tickets:
-            rows[ticket.flow] += ticket.rows
-        # Whose task was asked least is told first: answers take longer to send than to compute.
-        for ticket, answer in sorted(
-            zip(tickets, answers, strict=True), key=lambda answered: rows[answered[0].flow]
-        ):
-            if ticket.answer.done():
-                continue
-            if isinstance(answer, Prediction):
-                ticket.answer.set_result(answer)
-            else:
-                ticket.answer.set_exception(answer)
+        self._telling.tell(tickets, answers)
 
-    def _is_short(self, tickets: Sequence[Ticket]) -> bool:
-        """Return whether a run is over before a thread would have begun with it, or could do as well."""
-        if (
-            not is_own() or len(tickets) > _FEW or self._sequences
-        ):  # whose length tells more than their number
+    def _is_short(self, tickets: Sequence[Ticket], *, most: int) -> bool:
+        """Return whether a run, of so many requests at most, is over before a thread would have begun."""
+        # The length of sequences tells more than their number.
+        if not is_own() or len(tickets) > most or self._sequences:
             return False
         seconds = self._pace.seconds(sum(ticket.rows for ticket in tickets))
         return 0 < seconds < (_ON_ONE_CORE if on_one_core() else _BESIDE)

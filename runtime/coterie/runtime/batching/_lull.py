@@ -14,9 +14,11 @@ _TURNS = 8
 Fewer, where runs had few requests of late, would keep them so: who waits in gRPC's queue cannot be seen."""
 _LONGEST = 0.02
 """Seconds after which a run starts all the same."""
+_SHORTER = 0.002
+"""And where some wait for a flood alone. What gRPC holds of it has to be read: they may be behind it."""
 
 
-async def lull(arrived: Callable[[], int]) -> None:
+async def lull(arrived: Callable[[], int], pressing: Callable[[], bool] = lambda: False) -> None:
     """Return when a run should start.
 
     With a core to itself a run goes on beside the loop, and starts at once. On one core it would take the
@@ -25,12 +27,13 @@ async def lull(arrived: Callable[[], int]) -> None:
 
     Args:
         arrived: Gives how many requests have come so far.
+        pressing: Tells whether some wait for nothing but a flood, which always has more to read.
     """
     if not on_one_core():
         return
-    end = time.perf_counter() + _LONGEST
+    began = time.perf_counter()
     left, seen = _TURNS, arrived()
-    while left and time.perf_counter() < end:
+    while left and time.perf_counter() < began + (_SHORTER if pressing() else _LONGEST):
         os.sched_yield()  # to threads that have a request for the loop
         await asyncio.sleep(0)
         left, seen = (left - 1 if arrived() == seen else _TURNS), arrived()
