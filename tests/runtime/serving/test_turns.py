@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
-from coterie.runtime.batching import Limits
+from coterie.runtime import load
+from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.errors import OverloadedError
+from coterie.runtime.serving.http._typed import TypedApi
+from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.models._turns import Turns
+from coterie.runtime.serving.observing._calls import Done
+from coterie.runtime.tasks import ROUTER
+
+from ..handmade import HandMade
 
 
 class Clock:
@@ -147,5 +155,42 @@ def test_what_would_have_to_wait_where_as_much_waits_as_may_is_refused() -> None
         with pytest.raises(OverloadedError, match="2 questions are waiting") as refused:
             asked.turns.check("flood", 1)
         assert refused.value.retry_seconds == 1
+
+    asyncio.run(run())
+
+
+def test_typed_questions_take_turns_too_and_are_refused_where_as_much_waits_as_may(
+    features: HandMade,
+) -> None:
+    async def run() -> None:
+        engine = load(features.path, threads=1)
+        seen: list[Done] = []
+        models = Models(
+            Batcher(engine),
+            max_rows=64,
+            turns=Turns(Limits(task_rows=2)),
+            observer=SimpleNamespace(observe=seen.append),
+        )
+        models.ready = True
+        api = TypedApi(models)
+        rows = features.inputs(1).tolist()
+        held = Asked(models.turns)
+        held.ask("mood")
+        await settled()
+        held.ask("topic", 4)  # as many as may be in hand
+        await settled()
+        waiting = [asyncio.create_task(api.predict("topic", rows)) for _ in range(2)]
+        every = asyncio.create_task(api.ask(rows, None))
+        await settled()
+        assert models.turns.waiting == 2
+        assert (await every).answers[0].keys() == set(features.names)
+        with pytest.raises(OverloadedError, match="2 questions are waiting for this task already"):
+            await api.predict("topic", rows)
+        assert [(done.model, done.outcome) for done in seen] == [(ROUTER, "ok"), ("topic", "overloaded")]
+        for end in held.ends:
+            end.set()
+        assert [answer.task for answer in await asyncio.gather(*waiting)] == ["topic"] * 2
+        await models.turns.empty()
+        await models.current.batcher.close()
 
     asyncio.run(run())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -10,12 +11,15 @@ from pydantic import BaseModel, Field
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Named, Prediction, Result
-from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.errors import InvalidInputError, OverloadedError
 from coterie.runtime.manifest import TensorSpec
+from coterie.runtime.serving._failures import failure_of
 from coterie.runtime.serving.access._callers import ANYBODY, Caller
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.models._version import Version
 from coterie.runtime.tasks import ROUTER, TaskKind
+
+T = TypeVar("T")
 
 TRANSPORT = "json"
 
@@ -127,7 +131,7 @@ class TypedApi:
             chosen.info(task, caller)
             return await _predict(chosen, task, inputs)
 
-        return await self._models.ask(task, TRANSPORT, work, number=version)
+        return await self._in_turn(task, work, version)
 
     async def ask(
         self, inputs: list[Any], tasks: list[str] | None, *, caller: Caller = ANYBODY, version: str = ""
@@ -141,7 +145,20 @@ class TypedApi:
                 chosen.info(name, caller)
             return await _ask(chosen, inputs, tasks)
 
-        return await self._models.ask(ROUTER, TRANSPORT, work, number=version)
+        return await self._in_turn(ROUTER, work, version)
+
+    async def _in_turn(
+        self, model: str, work: Callable[[Version], Awaitable[tuple[T, Prediction]]], version: str
+    ) -> T:
+        """Ask when it is the model's turn; the question is read already, its answer is not yet written."""
+        models = self._models
+        try:
+            models.turns.check(model, 0)
+        except OverloadedError as error:
+            models.observe(model, TRANSPORT, failure_of(error).outcome, 0, 0.0)
+            raise
+        async with models.turns.of(model, 0) as since:
+            return await models.ask(model, TRANSPORT, work, number=version, since=since)
 
 
 def _described(bundle: Bundle, spec: TensorSpec) -> InputDescription:
