@@ -8,11 +8,10 @@ from benchmarks.quality._design import ROOT, Comparison, Protocol, Study, System
 
 _WORDS = "model.stages.0.block"
 _TWO_STAGES = (_WORDS, "model.stages.1.block", "model.stages.2.block")
-_THREE_STAGES = (*_TWO_STAGES, "model.stages.3.block")
 _TWO_LAYERS = (_WORDS, "model.stages.1.layers.0", "model.stages.1.layers.1")
 
 SYSTEMS = {
-    "tagging": ("coterie, preset tagging", _THREE_STAGES),
+    "tagging": ("coterie, preset tagging", _TWO_LAYERS),
     "tagging-sluice": ("sluice network", _TWO_LAYERS),
     "tagging-single": ("single task", _TWO_STAGES),
     "tagging-cross-stitch": ("cross-stitch network", _TWO_LAYERS),

@@ -1,4 +1,4 @@
-"""Who is told an answer when: a few in each turn of the loop, those first whose task was asked least."""
+"""Who is told an answer when: those first whose task was asked least, and of a flood a few at a time."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from coterie.runtime.batching._ticket import Ticket
 from coterie.runtime.errors import CoterieError
 
 _AT_ONCE = 4
-"""Requests that are told in one turn: to write more answers takes the loop for longer than a run, and whoever
-comes meanwhile would not even be read."""
+"""Requests of a flood that are told in one turn of the loop: to write all answers takes it longer than a
+run, and whoever comes meanwhile is not even read. Where there is no flood, more turns only cost more."""
 
 Answers = list[Prediction | CoterieError]
 Answered = Sequence[tuple[Ticket, Prediction | CoterieError]]
@@ -31,15 +31,17 @@ class Telling:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def tell(self, tickets: Sequence[Ticket], answers: Answers) -> None:
-        """Tell the requests of a run: the first of them at once, the others within some turns."""
+        """Tell the requests of a run: all at once, or a flood's a few in each turn, after the others."""
         rows = Counter[int]()
         for ticket in tickets:
             rows[ticket.flow] += ticket.rows
         answered = sorted(zip(tickets, answers, strict=True), key=lambda each: rows[each[0].flow])
-        _tell(answered[:_AT_ONCE])
-        if len(answered) > _AT_ONCE:
-            ((flow, most),) = rows.most_common(1)
-            self.flood = flow if most > fair_share(rows.total() - most) else None
+        ((flow, most),) = rows.most_common(1)
+        if len(answered) <= _AT_ONCE or most <= fair_share(rows.total() - most):
+            _tell(answered)
+        else:
+            self.flood = flow
+            _tell(answered[:_AT_ONCE])
             task = asyncio.get_running_loop().create_task(_tell_in_turns(answered[_AT_ONCE:]))
             self._tasks.add(task)  # or nothing would keep it
             task.add_done_callback(self._told)
