@@ -59,8 +59,9 @@ def share(options: ort.SessionOptions) -> bool:
 def step_back() -> None:
     """Let the calling thread come after the others of a process of coterie's own, where cores are few.
 
-    For threads that run the engine. What arrives during a run is then read before the run goes on, and meets
-    in the next one; else the run takes half of the core from whoever reads, and the next is small.
+    For threads that run the engine, or make sessions. What arrives during a run is then read before the run
+    goes on, and meets in the next one; else the run takes half of the core from whoever reads, and the next
+    is small.
     """
     if _owned and sys.platform == "linux":  # the only system where a thread has a niceness of its own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
