@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -185,6 +186,17 @@ MEASUREMENTS = (
                     if transport != "grpc"
                 ),
                 most=0.6,
+            ),
+        ),
+    ),
+    Measurement(
+        "serving_flood",
+        ("benchmarks.serving.flood", "--seconds", "3", "--rounds", "1"),
+        (
+            Promise(
+                "a flood on one task: others' 99th percentile against before, the median case",
+                lambda result: statistics.median(float(row["ratio"]) for row in result["rows"]),
+                most=2.0,
             ),
         ),
     ),
