@@ -221,8 +221,8 @@ def _check_tokens(spec: TensorSpec, array: Array, text: TextEncoder) -> None:
 
 def _wrong_type(spec: TensorSpec, array: Array) -> InvalidInputError:
     return InvalidInputError(
-        f"input {spec.name!r} is {_describe(array)}: it takes {spec.dtype} and only casts that lose nothing "
-        "of kind (whole numbers to decimals, never back)"
+        f"input {spec.name!r} is {_describe(array)}: it takes {spec.dtype}, so give "
+        + ("numbers" if spec.dtype == "float32" else "whole numbers")
     )
 
 

@@ -23,8 +23,10 @@ from starlette.types import ASGIApp
 from coterie.runtime._process import own_process
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.serving._failures import not_ready
+from coterie.runtime.serving._lifeline import end_with_parent
 from coterie.runtime.serving._mending import mend_at_once
 from coterie.runtime.serving._open import check_served, open_models
+from coterie.runtime.serving._ports import is_free
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.access._callers import Access, Caller
@@ -33,13 +35,13 @@ from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._asgi import caller_of, while_connected
 from coterie.runtime.serving.http._calls import CallMiddleware
 from coterie.runtime.serving.http._front import Front
-from coterie.runtime.serving.http._limits import BodyLimit, JsonOnly
+from coterie.runtime.serving.http._limits import BodyLimit, JsonErrors, JsonOnly
 from coterie.runtime.serving.http._pages import error_response
 from coterie.runtime.serving.http._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._board import Board
 from coterie.runtime.serving.observing._calls import Calls
-from coterie.runtime.serving.observing._logs import AccessLog, log_as_json
+from coterie.runtime.serving.observing._logs import AccessLog, leave_out_clients_mistakes, log_as_json
 from coterie.runtime.serving.observing._metrics import Metrics
 from coterie.runtime.serving.observing._telemetry import tracing_from
 
@@ -91,7 +93,7 @@ class _Fronted(Service[Any]):  # type: ignore[misc]
             access=ACCESS,
             metrics=_exposition,
             spec=self.openapi_spec.asdict,
-            beneath=super().to_asgi(is_main),
+            beneath=JsonErrors(super().to_asgi(is_main)),
         )
         return CallMiddleware(front, _calls)
 
@@ -124,15 +126,21 @@ class CoterieService:
         if SETTINGS.bundle is None:
             raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
         check_served(SETTINGS.bundle, SETTINGS.public_key)
+        if SETTINGS.grpc_port and not is_free(SETTINGS.grpc_host, SETTINGS.grpc_port):
+            in_use = f"COTERIE_GRPC_PORT: {SETTINGS.grpc_port} is in use, choose another"
+            raise ConfigError("the server cannot listen", [in_use])
         # BentoML asks this variable for one thing, a moment from now: in a container, where it is set, a
         # worker that died would not be started again, and the container go on with fewer of them, or none.
         os.environ.pop("BENTOML_CONTAINERIZED", None)
         mend_at_once()
+        end_with_parent()
 
     @bentoml.on_startup
     async def start(self) -> None:
         """Start the gRPC server of this worker, and be ready."""
         global _serving, _reports
+        end_with_parent()
+        leave_out_clients_mistakes()
         if SETTINGS.log_format == "json":
             log_as_json()
         if self._tracing is not None:

@@ -261,6 +261,18 @@ def test_onnx_runtime_stops_a_run_that_is_ended(features: HandMade) -> None:
     assert with_batcher(features, ask) < 0.9
 
 
+def test_a_closed_batcher_refuses_texts_too(texts: HandMade) -> None:
+    async def ask() -> None:
+        batcher = Batcher(load(texts.path, threads=1))
+        await batcher.close()
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await batcher.predict(texts.names[0], ["a fine book"])
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await batcher.predict_many(["a fine book"], [0], texts.names[:1])
+
+    asyncio.run(ask())
+
+
 def test_closing_answers_what_was_taken_and_takes_no_more(features: HandMade) -> None:
     async def ask(batcher: Batcher, engine: Engine) -> None:
         gate = Gate(engine)

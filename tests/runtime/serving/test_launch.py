@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from coterie.runtime import BundleError, ConfigError, CoterieError, IntegrityError
@@ -74,6 +75,31 @@ def test_a_signal_to_serve_stops_the_whole_server_cleanly(features: HandMade, nu
     assert "Traceback" not in output
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there, a process's parent stays the same")
+@pytest.mark.parametrize("killed", ["who serves", "who looks after the workers"])
+def test_nothing_is_left_of_a_server_whose_parent_is_killed(features: HandMade, killed: str) -> None:
+    ports = [_free_port(), _free_port()]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(features.path), *map(str, ports)], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not all(_listens(f"127.0.0.1:{port}") for port in ports):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = psutil.Process(process.pid).children(recursive=True)
+        (process if killed == "who serves" else started[0]).kill()
+        gone, left = psutil.wait_procs(started, timeout=20)
+        assert (len(gone), left) == (len(started), [])
+        assert len(started) >= 2
+        assert not any(_listens(f"127.0.0.1:{port}") for port in ports)
+        assert process.wait(10) != 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_a_running_server_stops_when_the_block_is_left_by_an_error(features: HandMade) -> None:
     with contextlib.suppress(KeyError), running_server(features.path, threads=1, grpc=False) as addresses:
         assert addresses.grpc is None
@@ -121,6 +147,9 @@ def test_a_port_in_use_and_a_wrong_setting_are_refused(features: HandMade) -> No
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"{port} is in use"):
             serve(features.path, http_port=port, grpc_port=0)
+    port = _free_port()
+    with pytest.raises(ConfigError, match=f"grpc_port: {port} is HTTP's already"):
+        serve(features.path, http_port=port, grpc_port=port)
     with pytest.raises(ConfigError, match="COTERIE_WORKERS"):
         serve(features.path, workers=0)
     with pytest.raises(ConfigError, match="'topik' is no task"):

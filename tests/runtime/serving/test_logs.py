@@ -42,6 +42,17 @@ def test_a_line_says_what_was_asked_and_what_became_of_it(watched: Watched) -> N
     assert line["batch"] >= 1
 
 
+def test_what_a_client_sent_wrongly_is_not_in_the_log(watched: Watched) -> None:
+    bodies = [b'{"inputs": ["my secret"]}', b'{"task": "topic", "inputs": "my secret"}', b'{"my secret']
+    for number, body in enumerate(bodies):
+        headers = {"content-type": "application/json", "x-request-id": f"mistake-{number}"}
+        assert httpx.post(f"{watched.http}/predict", content=body, headers=headers).status_code == 400
+    assert line_of(watched, f"mistake-{number}")["status"] == "400"
+    log = watched.log.read_text(encoding="utf-8")
+    assert "my secret" not in log
+    assert "Exception on" not in log
+
+
 def test_a_call_without_an_id_is_given_one(watched: Watched) -> None:
     first, second = (watched.predict().headers["x-request-id"] for _ in range(2))
     assert first != second

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -179,6 +180,21 @@ def test_other_kinds_of_body_are_a_415(client: httpx.Client, kind: str) -> None:
     response = client.post("/predict", content=b"x", headers={"content-type": kind})
     assert response.status_code == 415
     assert "application/json" in response.json()["error"]
+
+
+def test_compressed_bodies_are_a_415_where_they_would_not_be_read(client: httpx.Client) -> None:
+    packed = gzip.compress(json.dumps({"task": "topic", "inputs": [ROW]}).encode())
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    response = client.post("/predict", content=packed, headers=headers)
+    assert response.status_code == 415
+    assert "as it is" in response.json()["error"]
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/predict", 405)])
+def test_what_is_not_there_is_told_in_json(client: httpx.Client, method: str, path: str, status: int) -> None:
+    response = client.request(method, path)
+    assert (response.status_code, list(response.json())) == (status, ["error"])
+    assert response.headers["x-request-id"]
 
 
 def test_health_is_bentomls(client: httpx.Client) -> None:

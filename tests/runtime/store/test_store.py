@@ -179,6 +179,16 @@ def test_a_damaged_pointer_is_told_and_can_be_mended(
     assert store.pointer().history == (1,)
 
 
+def test_what_cannot_be_served_for_a_damaged_pointer_is_not_left_in_the_store(
+    store: Store, features: HandMade
+) -> None:
+    store.switch(store.add(features.path))
+    (store.path / "current.json").write_bytes(b"{")
+    with pytest.raises(BundleError, match="rollback --to"):
+        store.add(features.path)
+    assert [entry.name for entry in (store.path / "versions").iterdir() if entry.is_dir()] == ["1"]
+
+
 def test_a_newer_store_is_refused(store: Store, features: HandMade) -> None:
     store.switch(store.add(features.path))
     (store.path / "current.json").write_text('{"schema_version": 2, "serial": 1, "history": [1]}')

@@ -132,6 +132,7 @@ class Batcher:
             OverloadedError: If as much waits as may wait.
             UnavailableError: If the batcher is being closed.
         """
+        self._check_open()
         if self._reader is None:
             return await self._ask(self.engine.prepare(task, inputs), timeout, priority, since)
         loop = asyncio.get_running_loop()
@@ -149,6 +150,7 @@ class Batcher:
         since: float | None = None,
     ) -> Prediction:
         """Ask B questions about R inputs; see ``Engine.predict_many``, and ``predict`` for the rest."""
+        self._check_open()
         if self._reader is None:
             return await self._ask(self.engine.prepare_many(inputs, row, task), timeout, priority, since)
         loop = asyncio.get_running_loop()
@@ -181,8 +183,7 @@ class Batcher:
     async def _ask(
         self, asked: Asked, seconds: float | None, priority: int, since: float | None
     ) -> Prediction:
-        if self._closing:
-            raise UnavailableError("the server is shutting down: ask another one")
+        self._check_open()  # again: a text took a while to read
         loop = asyncio.get_running_loop()
         now = time.perf_counter()
         arrived = now if since is None else since
@@ -205,6 +206,10 @@ class Batcher:
             self._admission.release(ticket)
             if not self._admission.tickets:
                 self._idle.set()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise UnavailableError("the server is shutting down: ask another one")
 
     def _retry_seconds(self) -> float:
         return max(1.0, self._pace.seconds(self._admission.rows))

@@ -59,7 +59,7 @@ def serve(
         MissingExtraError: If ``coterie[serve]`` is not installed.
         BundleError: If the bundle cannot be loaded.
         SignatureError: If it is not signed with the key.
-        ConfigError: If a port is in use, or a setting, a key or a certificate is wrong.
+        ConfigError: If a port is in use, or both are one, or a setting, a key or a certificate is wrong.
     """
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     wanted = _settings(
@@ -77,6 +77,8 @@ def serve(
         for name, port in (("http_port", http_port), ("grpc_port", grpc_port))
         if port and not is_free(host, port)
     ]
+    if grpc_port and grpc_port == http_port:
+        problems.append(f"grpc_port: {grpc_port} is HTTP's already, choose another")
     if problems:
         raise ConfigError("the server cannot listen", problems)
     if not is_loopback(host) and (wanted.keys is None or wanted.tls is None):

@@ -53,7 +53,12 @@ def check_served(
         with contextlib.suppress(BundleError):
             _check_weighted(load_bundle(store.folder(number), public_key=public_key), weighted)
             return store.path
-    load_bundle(store.folder(current), public_key=public_key)  # says what is wrong with it
+    try:
+        load_bundle(store.folder(current), public_key=public_key)  # says what is wrong with it
+    except BundleError as error:
+        raise type(error)(
+            f"no version of the store can be served; of {current}, the last: {error}"
+        ) from error
     return store.path
 
 

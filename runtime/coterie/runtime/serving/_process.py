@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from coterie.runtime.errors import CoterieError
+from coterie.runtime.serving._lifeline import PARENT
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.access._tls import Tls
 
@@ -61,6 +62,7 @@ def start_server(
         # A home of its own: servers on one machine do not mix their metrics, and nothing is left behind.
         "BENTOML_HOME": home,
         "BENTOML_DO_NOT_TRACK": "True",
+        PARENT: str(os.getpid()),
     }
     # A session of its own: a terminal's Ctrl-C reaches the server once, from here.
     return subprocess.Popen(  # noqa: S603 - every word of the command is ours

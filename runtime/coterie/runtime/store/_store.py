@@ -102,7 +102,8 @@ class Store:
         """Copy a bundle into the store, verify and try the copy, and return its number; it is not served yet.
 
         Raises:
-            BundleError: If it is no bundle, or one that cannot be loaded or asked.
+            BundleError: If it is no bundle, or one that cannot be loaded or asked, or ``current.json`` cannot
+                be read.
             IntegrityError: If a file of it is missing, truncated, altered or foreign.
             SignatureError: If a key is given and the bundle is not signed with it.
         """
@@ -226,10 +227,7 @@ class Store:
 
     def _ever_served(self) -> tuple[int, ...]:
         """Return the versions of the pointer: a number is not given twice, though its folder be removed."""
-        try:
-            return self.pointer().history
-        except BundleError:
-            return ()
+        return self.pointer().history if (self.path / POINTER).exists() else ()
 
     def _point(self, pointer: Pointer) -> Pointer:
         write_file(self.path / POINTER, pointer.dumps())

@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving.http._asgi import declared_length, respond, respond_error, too_large
 
+_WORDS = {404: "there is nothing at this address", 405: "this address is not asked by that method"}
+
 
 class BodyLimit:
     """ASGI middleware that answers 413 to a request whose body is larger than ``limit`` bytes.
@@ -57,8 +59,34 @@ class BodyLimit:
             await respond_error(send, too_large(self._limit))
 
 
+class JsonErrors:
+    """ASGI middleware that says in JSON that there is nothing, where the application beneath uses text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        status = 0
+
+        async def worded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                kind = dict(message.get("headers", ())).get(b"content-type", b"")
+                if message["status"] in _WORDS and kind.startswith(b"text/plain"):
+                    status = message["status"]
+                    return
+            elif status:
+                if not message.get("more_body", False):
+                    await respond(send, json.dumps({"error": _WORDS[status]}).encode(), status=status)
+                return
+            await send(message)
+
+        await self._app(scope, receive, worded)
+
+
 class JsonOnly:
-    """ASGI middleware that answers 415 to a body that is not JSON.
+    """ASGI middleware that answers 415 to a body that is not plain JSON.
 
     BentoML would take other types too, forms and Arrow among them, and fails inside on malformed ones.
     """
@@ -69,9 +97,14 @@ class JsonOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            kind = dict(scope["headers"]).get(b"content-type", b"").split(b";")[0].strip().lower()
+            headers = dict(scope["headers"])
+            kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+            message = ""
             if kind not in (b"", b"application/json"):
                 message = "send JSON, with the header 'Content-Type: application/json'"
+            elif headers.get(b"content-encoding", b"identity") != b"identity":
+                message = "send the body as it is: compressed ones are read under /v2 only"
+            if message:
                 close = [(b"connection", b"close")]  # its body is not read
                 await respond(send, json.dumps({"error": message}).encode(), status=415, more=close)
                 return

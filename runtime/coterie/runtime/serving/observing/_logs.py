@@ -9,6 +9,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from pydantic import ValidationError
+
 from coterie.runtime.serving.observing._calls import Call, current_call
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -104,6 +106,21 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return _encode(line)
+
+
+class _ClientsMistakes(logging.Filter):
+    """Leaves out what a client did wrong: it was told, and the record would hold what it sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is of anything else."""
+        error = record.exc_info[1] if record.exc_info else None
+        status = getattr(getattr(error, "error_code", None), "value", 500)
+        return not isinstance(error, ValidationError) and status >= 500
+
+
+def leave_out_clients_mistakes() -> None:
+    """Let BentoML, to which a refused body is an error of its own, log errors of the server only."""
+    logging.getLogger("bentoml._internal.server.http_app").addFilter(_ClientsMistakes())
 
 
 def log_as_json() -> None:
