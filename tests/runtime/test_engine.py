@@ -158,6 +158,7 @@ def test_an_unknown_task_is_refused_and_a_close_one_suggested(engine: Engine) ->
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
+        ([5], "text 0 is of type int: give a string"),
         ([""], "text 0"),
         (["good", 3], "text 1"),
         (["good", "  "], "text 1"),

@@ -51,6 +51,10 @@ def takes_text(bundle: Bundle, spec: TensorSpec) -> bool:
 def _as_input(spec: TensorSpec, value: Any, text: TextEncoder | None) -> Array:
     texts = _as_texts(value, words=text is not None and text.words is not None)
     if texts is None:
+        # Tokens are given a row for each text.
+        first = value[0] if isinstance(value, (list, tuple)) and value else []
+        if text is not None and not isinstance(first, (list, tuple, np.ndarray)):
+            raise _no_text(0, first)
         tensor = as_tensor(spec, value)
         if text is not None:
             _check_tokens(spec, tensor, text)
@@ -151,9 +155,13 @@ def _as_texts(inputs: Any, *, words: bool) -> Sequence[Text] | None:
     if _has_text(inputs):
         for index, item in enumerate(inputs):
             if not isinstance(item, str):
-                raise InvalidInputError(f"text {index} is of type {type(item).__name__}: give a string")
+                raise _no_text(index, item)
         return inputs
     return None
+
+
+def _no_text(index: int, item: Any) -> InvalidInputError:
+    return InvalidInputError(f"text {index} is of type {type(item).__name__}: give a string")
 
 
 def _has_text(items: Sequence[Any]) -> bool:
