@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from coterie import exporter
+from coterie.cli._bench import _measure
+from coterie.runtime._durable import write_file
 
 from .conftest import Command
 
@@ -89,10 +94,134 @@ def test_a_damaged_run(coterie: Command, run: Path, tmp_path: Path) -> None:
     assert "is damaged" in told(coterie, "inspect", tmp_path / "run")
 
 
+@pytest.mark.parametrize("file", ["data.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["truncated", "[]", '{"dev": {"task_0": [1]}}'])
+@pytest.mark.parametrize("command", [["inspect"], ["export"], ["export", "--standalone", "task_0"]])
+def test_a_run_with_a_damaged_file(  # noqa: PLR0917 - pytest passes them by name
+    coterie: Command, run: Path, tmp_path: Path, file: str, content: str, command: list[str]
+) -> None:
+    damaged = shutil.copytree(run, tmp_path / "run") / file
+    if content == "truncated":
+        damaged.write_bytes(damaged.read_bytes()[:-40])
+    else:
+        damaged.write_text(content, encoding="utf-8")
+    said = told(coterie, command[0], tmp_path / "run", *command[1:])
+    assert f"error: the run in {tmp_path / 'run'} is damaged" in said
+    assert said.endswith(": train it again\n")
+
+
 def test_a_damaged_bundle(coterie: Command, bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "bundle")
     (tmp_path / "bundle" / "router.onnx").write_bytes(b"")
     assert "'router.onnx' is truncated" in told(coterie, "inspect", tmp_path / "bundle")
+
+
+def _in_the_way(coterie: Command, monkeypatch: pytest.MonkeyPatch, *command: object) -> str:
+    """What a command says to a path on which something else lies, before it does any work."""
+    monkeypatch.setattr(_measure, "measure", _never)
+    monkeypatch.setattr(exporter, "export_run", _never)
+    said = told(coterie, *command)
+    assert said.count("\n") == 1
+    return said
+
+
+def _never(*_: object, **__: object) -> None:
+    raise AssertionError("this was to be refused first")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "{run}", "{path}"],
+        ["export", "{run}", "--standalone", "task_0", "-o", "{path}"],
+        ["export", "{bundle}", "--standalone", "task_0", "-o", "{path}"],
+        ["export", "{bundle}", "--triton", "{path}"],
+        ["bench", "{bundle}", "--quick", "--no-server", "--json", "{path}"],
+        ["bench", "{bundle}", "--quick", "--no-server", "--html", "{path}"],
+        ["keygen", "{path}"],
+        ["train", "{config}", "--run", "{path}"],
+    ],
+)
+@pytest.mark.parametrize("below", ["x", "x/y"])
+def test_a_path_below_a_file(  # noqa: PLR0917 - pytest passes them by name
+    coterie: Command,
+    run: Path,
+    bundle: Path,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+    below: str,
+) -> None:
+    (tmp_path / "in.csv").write_text("1,2", encoding="utf-8")
+    path = tmp_path / "in.csv" / below
+    words = [word.format(run=run, bundle=bundle, config=config, path=path) for word in command]
+    said = _in_the_way(coterie, monkeypatch, *words)
+    if command[0] == "train":
+        assert said == f"error: {tmp_path / 'in.csv'} is a file, not a folder: give another run folder\n"
+    else:
+        ending = ".pem" if command[0] == "keygen" else ""
+        assert said.startswith(f"error: {path}{ending}: Not a directory: a part of the path is a file")
+    assert (tmp_path / "in.csv").read_text(encoding="utf-8") == "1,2"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "{run}", "--standalone", "task_0", "-o", "{path}"],
+        ["export", "{bundle}", "--standalone", "task_0", "-o", "{path}"],
+        ["bench", "{bundle}", "--quick", "--no-server", "--json", "{path}"],
+    ],
+)
+def test_a_folder_where_a_file_is_to_be_written(  # noqa: PLR0917 - pytest passes them by name
+    coterie: Command,
+    run: Path,
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    words = [word.format(run=run, bundle=bundle, path=tmp_path) for word in command]
+    said = _in_the_way(coterie, monkeypatch, *words)
+    assert said == f"error: {tmp_path}: Is a directory: give a file's path\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_that_is_a_file(coterie: Command, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("1,2", encoding="utf-8")
+    assert "t.csv is a file, not a folder" in told(coterie, "train", config, "--run", tmp_path / "t.csv")
+
+
+def test_a_folder_that_nobody_may_write_in(
+    coterie: Command, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def access(path: Path, mode: int) -> bool:  # root may write anywhere
+        return mode != os.W_OK
+
+    monkeypatch.setattr("os.access", access)
+    said = _in_the_way(coterie, monkeypatch, "bench", bundle, "--quick", "--json", tmp_path / "x.json")
+    assert said.startswith(f"error: {tmp_path / 'x.json'}: Permission denied: check its permissions")
+
+
+def test_a_file_that_cannot_be_written_is_told_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(IsADirectoryError) as folder:
+        write_file(tmp_path / "there", b"x")
+    with pytest.raises(FileNotFoundError) as parent:
+        write_file(tmp_path / "absent" / "x", b"x")
+    assert (folder.value.filename, folder.value.filename2) == (str(tmp_path / "there"), None)
+    assert parent.value.filename == str(tmp_path / "absent" / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_fault_that_is_of_no_file_is_not_hidden(
+    coterie: Command, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("coterie.cli._summary.summarise", closed)
+    assert "error:" not in coterie("inspect", bundle).output
 
 
 def test_serve_says_which_setting_is_wrong(coterie: Command, bundle: Path) -> None:

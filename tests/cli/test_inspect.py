@@ -117,6 +117,24 @@ def test_the_terminal_shows_the_same(coterie: Command, summary: dict[str, Any], 
         assert what in output
 
 
+def test_what_a_large_score_may_differ_by_is_said_to_be_relative(coterie: Command, tmp_path: Path) -> None:
+    rows = [f"{at % 7},{at % 5},{900 + 50 * (at % 7) - 30 * (at % 5)}" for at in range(60)]
+    (tmp_path / "large.csv").write_text("\n".join(["x_1,x_2,price", *rows]), encoding="utf-8")
+    (tmp_path / "large.yaml").write_text(
+        "data: {kind: table, path: large.csv, features: x_*, target: price, task_kind: regression, "
+        "dev_share: 0.3}\n"
+        "model: {stages: [{kind: hard, block: {kind: linear, width: 4}}]}\ntrainer: {epochs: 1, threads: 1}",
+        encoding="utf-8",
+    )
+    done = coterie("train", tmp_path / "large.yaml", "--run", tmp_path / "run", "-q")
+    assert done.exit_code == 0, done.output
+    said = coterie("export", tmp_path / "run", tmp_path / "bundle").stdout
+    parity = parse_manifest((tmp_path / "bundle" / "manifest.json").read_bytes()).parity
+    shown = f"largest difference from torch {parity.max_abs_error:.1e} (allowed 1e-04, relative above 1)"
+    assert shown in said
+    assert shown in coterie("inspect", tmp_path / "bundle").output
+
+
 def test_a_run_is_shown_without_torch_and_has_the_bundles_plan(
     coterie: Command, summary: dict[str, Any], run: Path
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +92,15 @@ def test_the_table_has_a_line_for_each_question(
         ("x.json", "{", "is not JSON"),
         ("x.json", "3", "put it in a list"),
         ("x.json", "[[1, 2]]", "expected [R, 4]"),
-        ("x.csv", "1,2,3,4\n1,2,3", "row 1: needs 4 numbers"),
+        ("x.json", "[" * 100_000, "nested too deep"),
+        ("x.csv", "1,2,3,4\n1,2,3", "line 2: has 3 cells, but the bundle takes 4 numbers a row"),
+        ("x.csv", "a,b,c,d,e\n1,2,3,4,5", "line 1: has 5 cells, but the bundle takes 4 numbers a row"),
+        ("x.csv", "1;2;3;4", "line 1: has 1 cell, but"),
+        ("x.csv", "a,b,c,d\n\n1,2,3,4\n1,2,x,4", "line 4, column 3: is 'x', not a finite number"),
+        ("x.csv", 'a,"b\nc",d,e\n1,2,3,4\n1,2,3,-inf', "line 4, column 4: is '-inf'"),
+        ("x.csv", "1,2,3,4\n1,2,3," + "y" * 200_000, "line 2, column 4: is 'yyyy"),
         ("x.npy", "no array", "is not a NumPy file"),
+        ("x.npy", "PK\x03\x04", "is not a NumPy file"),
         ("x.txt", "words", "takes numbers"),
         ("x.pdf", "", "is none of"),
     ],
@@ -103,6 +112,75 @@ def test_a_file_that_is_wrong(  # noqa: PLR0917 - pytest passes them by name
     result = coterie("predict", bundle, "-i", tmp_path / name)
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+@pytest.mark.parametrize("cell", ["", "  ", "nan", "inf", "1e400", "x"])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_first_row_of_numbers_is_an_input_whatever_one_of_its_cells_holds(
+    coterie: Command, bundle: Path, cell: str, place: int
+) -> None:
+    cells = ["1", "2", "3", "4"]
+    cells[place] = cell
+    content = f"{','.join(cells)}\n1,2,3,4\n"
+    result = coterie("predict", bundle, "-i", "-", "-t", "task_0", stdin=content)
+    assert result.exit_code == 2, result.output
+    what = repr(cell) if cell.strip() else "empty"
+    assert f"the standard input, line 1, column {place + 1}: is {what}, not a finite number" in result.stderr
+
+
+@pytest.mark.parametrize("header", ["a,b,c,d", "height,,,", "1st,2nd,3rd,4", '"x, in m",y,z,2020'])
+def test_a_first_line_of_names_is_left_out(
+    coterie: Command, engine: Engine, bundle: Path, header: str
+) -> None:
+    rows = "\n".join(",".join(map(str, row)) for row in INPUTS.tolist())
+    task = engine.tasks[0].name
+    result = coterie("predict", bundle, "-i", "-", "-t", task, "--json", stdin=f"{header}\n{rows}\n")
+    assert result.exit_code == 0, result.output
+    check(engine, result.stdout, [task])
+
+
+def _header(raw: bytes) -> bytes:
+    return raw.replace(b"(", b" ", 1)
+
+
+def _huge(raw: bytes) -> bytes:
+    return raw.replace(b"(3, 4), }" + b" " * 12, b"(3, 4000000000000), }")
+
+
+@pytest.mark.parametrize(
+    "damage", [_header, _huge, lambda raw: raw[:-1], lambda raw: raw[:20], lambda _: b""]
+)
+def test_a_damaged_array_is_told(
+    coterie: Command, bundle: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    file = write(tmp_path, "npy")
+    whole = file.read_bytes()
+    assert damage(whole) != whole
+    file.write_bytes(damage(whole))
+    result = coterie("predict", bundle, "-i", file)
+    assert result.exit_code == 2, result.output
+    assert "inputs.npy is not a NumPy file of numbers" in result.stderr
+
+
+def test_an_array_without_a_dimension_is_no_list_of_inputs(
+    coterie: Command, bundle: Path, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", np.array(1.0))
+    result = coterie("predict", bundle, "-i", tmp_path / "x.npy")
+    assert result.exit_code == 2
+    assert "holds one value" in result.stderr
+
+
+def test_a_pipe_that_is_not_utf_8(bundle: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "coterie.cli", "predict", str(bundle), "-i", "-"],
+        input=b"1,2,3,\xff",
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"error: the standard input is not UTF-8 text: save it as UTF-8\n"
 
 
 def test_a_pickle_is_not_loaded(coterie: Command, bundle: Path, tmp_path: Path) -> None:
@@ -165,6 +243,28 @@ def test_texts_by_option_file_and_pipe(coterie: Command, text_bundle: Path, tmp_
         result = coterie("predict", text_bundle, *words, "--json", stdin=stdin)
         assert result.exit_code == 0, result.output
         assert verdicts(result.stdout) == ["good", "bad"]
+
+
+def test_a_text_may_be_longer_than_a_csv_reader_expects(
+    coterie: Command, text_bundle: Path, tmp_path: Path
+) -> None:
+    limit = csv.field_size_limit()
+    long = "a fine thing " * (2 * limit // 10)
+    (tmp_path / "x.csv").write_text(f'number,text\n1,"{long}"\n2,a poor thing\n', encoding="utf-8")
+    result = coterie("predict", text_bundle, "-i", tmp_path / "x.csv", "--json")
+    assert result.exit_code == 0, result.output
+    known = load(text_bundle, threads=1).predict("verdict", [long, "a poor thing"])
+    assert verdicts(result.stdout) == [answer.label for answer in known]
+    assert csv.field_size_limit() == limit
+
+
+def test_a_row_without_its_text_is_named_by_its_line(
+    coterie: Command, text_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.csv").write_text('number,text\n1,"a fine\nthing"\n2\n', encoding="utf-8")
+    result = coterie("predict", text_bundle, "-i", tmp_path / "x.csv")
+    assert result.exit_code == 2
+    assert "x.csv, line 4: has no text" in result.stderr
 
 
 def test_predict_needs_no_torch(text_bundle: Path) -> None:

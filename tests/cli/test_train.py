@@ -104,6 +104,25 @@ def test_another_configuration_in_the_same_run_folder(coterie: Command, run: Pat
     assert settings(run)["seed"] == 0
 
 
+def test_the_advice_on_a_model_that_cannot_be_built_is_followed_in_the_same_folder(
+    coterie: Command, config: Path, tmp_path: Path
+) -> None:
+    start = ("train", config, "--run", tmp_path / "run", "-q")
+    result = coterie(*start, "model.stages.2.clusters=7")
+    assert result.exit_code == 2
+    assert "model.stages.2.clusters: is 7, but the data has 6 tasks" in result.stderr
+    result = coterie(*start, "model.stages.2.clusters=6")
+    assert result.exit_code == 0, result.output
+
+
+def test_too_few_epochs_are_refused_at_once(coterie: Command, tmp_path: Path) -> None:
+    result = coterie("train", "digits", "--trainer.epochs", "3", "--run", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "trainer.epochs: is 3, but stage 'cluster2'" in result.stderr
+    assert "use at least 5" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_same_command_again_finds_the_run_finished(coterie: Command, run: Path, config: Path) -> None:
     before = (run / "best.safetensors").read_bytes()
     result = coterie("train", config, "--run", run, "--quiet")

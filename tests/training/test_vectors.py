@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from coterie.runtime.errors import DataError
+from coterie.runtime.errors import CheckpointError, DataError
 from coterie.training import load_run, train, vectors
 from coterie.training.blocks import VectorTraining
 from coterie.training.config import RunConfig
@@ -118,6 +118,12 @@ def test_learned_vectors_are_kept_in_the_run_folder_and_learned_once(
 
     monkeypatch.setattr(vectors, "learn_vectors", forbidden)
     train(config, folder)  # resumes
+    tokenizer = folder / "tokenizer.json"
+    whole = tokenizer.read_bytes()
+    tokenizer.write_bytes(whole[:-9])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_run(folder)
+    tokenizer.write_bytes(whole)
     (tmp_path / "texts.parquet").unlink()
     again = load_run(folder)
     torch.testing.assert_close(again.model.each_stage()[0].bank.constants["table"], vectors_of)

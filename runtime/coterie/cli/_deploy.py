@@ -10,26 +10,36 @@ from typing import Any, Literal
 
 import typer
 
+from coterie.cli._destination import check_file, make_parent
 from coterie.cli._extras import extra
 
 KserveRuntime = Literal["coterie", "triton"]
+
+
+def check_standalone(task: str | None, output: Path | None) -> None:
+    """Refuse a file for one task, if one is wanted, that cannot be written."""
+    if task is not None:
+        check_file(output or _file_of(task))
 
 
 def write_standalone(bundle: Path, task: str, output: Path | None) -> None:
     """Write one task as one file."""
     from coterie.exporter import export_standalone
 
-    file = output or Path(f"{task.replace('/', '_')}.onnx")
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file = output or _file_of(task)
     export_standalone(bundle, task, file)
     typer.echo(f"{file}: {file.stat().st_size / 1024:.1f} KiB, needs no other file")
+
+
+def _file_of(task: str) -> Path:
+    return Path(f"{task.replace('/', '_')}.onnx")
 
 
 def write_triton(bundle: Path, folder: Path) -> None:
     """Write a model repository."""
     from coterie.exporter import export_triton
 
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    make_parent(folder)
     names = export_triton(bundle, folder)
     typer.echo(f"{folder}: {len(names)} models; next: tritonserver --model-repository={folder}")
 
@@ -40,7 +50,7 @@ def write_kserve(
     """Write a service."""
     from coterie.exporter import export_kserve
 
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    make_parent(folder)
     name = export_kserve(bundle, folder, storage_uri=storage_uri, image=image, runtime=runtime)
     typer.echo(
         f"{folder}: the service {name}; next: copy the content of {folder / 'model'} to {storage_uri}, "

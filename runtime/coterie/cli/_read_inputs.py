@@ -5,9 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
+import tokenize
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +19,17 @@ from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import Manifest, TensorSpec
 
 FORMATS = (".json", ".npy", ".csv", ".txt")
+
+_PIPE = "the standard input"
+_LONGEST_CELL = 1 << 26
+_SHOWN = 40
+
+
+class _Row(NamedTuple):
+    """A row of a CSV, and the line that it begins on, from 1."""
+
+    line: int
+    cells: list[str]
 
 
 def read_inputs(source: str, manifest: Manifest) -> Any:
@@ -30,10 +45,10 @@ def read_inputs(source: str, manifest: Manifest) -> Any:
     """
     spec, text = manifest.inputs[0], manifest.text is not None
     if source == "-":
-        content = sys.stdin.read()
+        content = _decoded(sys.stdin.buffer.read(), _PIPE)
         ending = ".json" if content.lstrip()[:1] in ("[", "{") else ".txt" if text else ".csv"
-        _check_several(ending, "the standard input", manifest)
-        return _parse(ending, content, "the standard input", spec, text=text)
+        _check_several(ending, _PIPE, manifest)
+        return _parse(ending, content, _PIPE, spec, text=text)
     path = Path(source)
     ending = path.suffix.lower()
     if ending not in FORMATS:
@@ -42,15 +57,31 @@ def read_inputs(source: str, manifest: Manifest) -> Any:
         )
     _check_several(ending, source, manifest)
     try:
-        if ending == ".npy":
-            return np.load(path, allow_pickle=False)
-        return _parse(ending, path.read_text(encoding="utf-8-sig"), source, spec, text=text)
+        raw = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read {source}: {error.strerror or 'it is damaged'}") from error
+    if ending == ".npy":
+        return _array(raw, source)
+    return _parse(ending, _decoded(raw, source), source, spec, text=text)
+
+
+def _decoded(raw: bytes, name: str) -> str:
+    try:
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"{source} is not UTF-8 text: save it as UTF-8") from error
-    except (ValueError, EOFError) as error:
-        raise InvalidInputError(f"{source} is not a NumPy file of numbers ({error})") from error
+        raise InvalidInputError(f"{name} is not UTF-8 text: save it as UTF-8") from error
+
+
+def _array(raw: bytes, name: str) -> Any:
+    try:
+        array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    except (ValueError, EOFError, tokenize.TokenError, SyntaxError, TypeError, ArithmeticError) as error:
+        raise InvalidInputError(f"{name} is not a NumPy file of numbers ({error})") from error
+    except (MemoryError, RecursionError) as error:
+        raise InvalidInputError(f"{name} is not a NumPy file of numbers (its header is damaged)") from error
+    if not array.ndim:
+        raise InvalidInputError(f"{name} holds one value, not an array of inputs: give it a first dimension")
+    return array
 
 
 def _check_several(ending: str, name: str, manifest: Manifest) -> None:
@@ -68,7 +99,7 @@ def _parse(ending: str, content: str, name: str, spec: TensorSpec, *, text: bool
                 f"{name} holds lines of text, but the bundle takes numbers: use JSON or CSV"
             )
         return [line for line in content.splitlines() if line.strip()]
-    rows = [row for row in csv.reader(io.StringIO(content, newline="")) if row]
+    rows = _rows(content, name)
     return _texts(rows, name) if text else _numbers(rows, name, spec)
 
 
@@ -77,6 +108,8 @@ def _json(content: str, name: str) -> Any:
         value = json.loads(content)
     except ValueError as error:
         raise InvalidInputError(f"{name} is not JSON ({error})") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{name} is JSON that is nested too deep: give a list of inputs") from error
     if isinstance(value, dict):
         if set(value) != {"inputs"}:
             raise InvalidInputError(f'{name}: give a list of inputs, or {{"inputs": [...]}}')
@@ -86,42 +119,94 @@ def _json(content: str, name: str) -> Any:
     return value
 
 
-def _texts(rows: list[list[str]], name: str) -> list[str]:
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    # The limit belongs to the whole process, so it is put back; its default is shorter than a long document.
+    previous = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(previous)
+
+
+def _rows(content: str, name: str) -> list[_Row]:
+    """Return the rows of a CSV, blank lines left out."""
+    reader = csv.reader(io.StringIO(content, newline=""))
+    rows, line = [], 1
+    with _long_cells():
+        try:
+            for cells in reader:
+                if cells:
+                    rows.append(_Row(line, cells))
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise InvalidInputError(
+                f"{name}, line {line}: is not CSV ({error}): correct or remove the line"
+            ) from error
+    return rows
+
+
+def _texts(rows: list[_Row], name: str) -> list[str]:
     """Return the column ``text``, or the only column."""
-    if rows and "text" in rows[0]:
-        column, rows = rows[0].index("text"), rows[1:]
-    elif all(len(row) == 1 for row in rows):
+    if rows and "text" in rows[0].cells:
+        column, rows = rows[0].cells.index("text"), rows[1:]
+    elif all(len(row.cells) == 1 for row in rows):
         column = 0
     else:
         raise InvalidInputError(
             f"{name} has several columns and none is called 'text': name it in the first line"
         )
-    short = next((number for number, row in enumerate(rows) if len(row) <= column), None)
+    short = next((row.line for row in rows if len(row.cells) <= column), None)
     if short is not None:
-        raise InvalidInputError(f"{name}, row {short}: has no text")
-    return [row[column] for row in rows]
+        raise InvalidInputError(f"{name}, line {short}: has no text: fill it in, or remove the line")
+    return [row.cells[column] for row in rows]
 
 
-def _numbers(rows: list[list[str]], name: str, spec: TensorSpec) -> Any:
+def _numbers(rows: list[_Row], name: str, spec: TensorSpec) -> Any:
     """Return the numbers of every row, in the tensor's shape; a first line of names is left out."""
-    if rows and not _is_numbers(rows[0]):
-        rows = rows[1:]
-    width = len(rows[0]) if rows else 0
-    for number, row in enumerate(rows):
-        if len(row) != width or not _is_numbers(row):
-            raise InvalidInputError(f"{name}, row {number}: needs {width} numbers, as the first row has")
-    array = np.array(rows, dtype=np.float64).reshape(len(rows), width)
-    if spec.dtype != "float32" and np.array_equal(array, np.rint(array)):
-        array = array.astype(np.int64)
     dims = spec.shape[1:]
     known = [dim for dim in dims if dim is not None]
-    if len(known) == len(dims) > 1 and int(np.prod(known)) == width:
-        array = array.reshape(len(rows), *known)
-    return array
+    fixed = len(known) == len(dims)
+    width = math.prod(known) if fixed else len(rows[0].cells) if rows else 0
+    for line, cells in rows:
+        if len(cells) != width:
+            wanted = f"the bundle takes {width} numbers a row" if fixed else f"the first row has {width}"
+            raise InvalidInputError(
+                f"{name}, line {line}: has {_counted(len(cells))}, but {wanted}: give as many, between commas"
+            )
+    if rows and _is_header(rows[0].cells):
+        rows = rows[1:]
+    values = [[_number(row, column, name) for column in range(width)] for row in rows]
+    array = np.array(values, dtype=np.float64).reshape(len(rows), width)
+    if spec.dtype != "float32" and np.array_equal(array, np.rint(array)):
+        array = array.astype(np.int64)
+    return array.reshape(len(rows), *known) if fixed and len(dims) > 1 else array
 
 
-def _is_numbers(row: list[str]) -> bool:
+def _counted(cells: int) -> str:
+    return f"{cells} cell" + ("" if cells == 1 else "s")
+
+
+def _is_header(cells: list[str]) -> bool:
+    """Return whether a row holds names: most of its cells that are not empty are no numbers, not even NaN."""
+    numbers = [_parsed(cell) is not None for cell in cells if cell.strip()]
+    return 2 * sum(numbers) < len(numbers)
+
+
+def _number(row: _Row, column: int, name: str) -> float:
+    cell = row.cells[column]
+    number = _parsed(cell)
+    if number is not None and math.isfinite(number):
+        return number
+    what = repr(cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]}...") if cell.strip() else "empty"
+    raise InvalidInputError(
+        f"{name}, line {row.line}, column {column + 1}: is {what}, not a finite number: correct the cell, or "
+        "remove the line"
+    )
+
+
+def _parsed(cell: str) -> float | None:
     try:
-        return all(np.isfinite(float(cell)) for cell in row)
+        return float(cell)
     except ValueError:
-        return False
+        return None

@@ -70,6 +70,11 @@ def size(count: float) -> str:
     return f"{count:.2f} GiB"
 
 
+def allowed(tolerance: float) -> str:
+    """Return what a score may differ by from torch's; the difference shown beside it is not relative."""
+    return f"allowed {tolerance:.0e}, relative above 1"
+
+
 def _takes(spec: dict[str, Any]) -> str:
     return "text" if spec["text"] else f"{spec['dtype']} {_dims(spec['shape'])}"
 
@@ -212,8 +217,8 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
         parity = summary["parity"]
         against = "each question alone" if "precision" in summary else "torch"
         yield (
-            f"[bold]parity[/]      largest difference from {against} {parity['max_abs_error']:.1e} (allowed "
-            f"{parity['tolerance']:.0e}), {parity['graphs']} graphs, {parity['inputs']} inputs"
+            f"[bold]parity[/]      largest difference from {against} {parity['max_abs_error']:.1e} "
+            f"({allowed(parity['tolerance'])}), {parity['graphs']} graphs, {parity['inputs']} inputs"
         )
         if parity["metrics"] is not None:
             yield f"[bold]metrics[/]     largest difference of a task's from torch {parity['metrics']:.1e}"

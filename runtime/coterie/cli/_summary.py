@@ -166,7 +166,14 @@ def _read_run(folder: Path) -> _Source:
         plan = SharingPlan.model_validate_json((folder / RUN_PLAN).read_text(encoding="utf-8"))
         specs = [TaskSpec.model_validate(task) for task in data["tasks"]]
         by_task = [
-            (spec, {split: tasks[spec.name] for split, tasks in metrics.items() if spec.name in tasks})
+            (
+                spec,
+                {
+                    split: {name: float(value) for name, value in tasks[spec.name].items()}
+                    for split, tasks in metrics.items()
+                    if spec.name in tasks
+                },
+            )
             for spec in specs
         ]
         # Runs of before there could be several have one, called so.

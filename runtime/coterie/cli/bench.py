@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from coterie.cli._destination import check_file
 from coterie.cli._extras import extra
 
 EXAMPLES = (
@@ -59,6 +60,9 @@ def bench(  # noqa: PLR0917 - typer passes them by name
     from coterie.runtime import load_bundle
 
     check_bundle(bundle)
+    for file in (json_file, html_file):
+        if file is not None:
+            check_file(file)
     if html_file is not None:
         with extra("train", "a page of plots"):
             from coterie.cli._bench._page import render_page

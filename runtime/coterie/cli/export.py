@@ -7,7 +7,15 @@ from typing import Annotated, Literal, NamedTuple
 
 import typer
 
-from coterie.cli._deploy import KserveRuntime, bundle_of, write_kserve, write_standalone, write_triton
+from coterie.cli._deploy import (
+    KserveRuntime,
+    bundle_of,
+    check_standalone,
+    write_kserve,
+    write_standalone,
+    write_triton,
+)
+from coterie.cli._destination import make_parent
 from coterie.cli._extras import extra
 
 EXAMPLES = (
@@ -68,7 +76,12 @@ def export(  # noqa: PLR0917 - typer passes them by name
         typer.Option("--output", "-o", metavar="FILE", help="For --standalone; TASK.onnx when not given."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Largest difference of a score from torch's; more fails the export.")
+        float,
+        typer.Option(
+            min=0,
+            help="Largest difference of a score from torch's, relative where the score is above 1; more "
+            "fails the export.",
+        ),
     ] = 1e-4,
     precision: Annotated[
         Precision,
@@ -135,6 +148,7 @@ def export(  # noqa: PLR0917 - typer passes them by name
     if bundle is not None and (triton is not None or kserve is not None):
         raise typer.BadParameter("--triton and --kserve name a folder: leave the second argument out")
     if standalone is not None or triton is not None or kserve is not None:
+        check_standalone(standalone, output)  # rather now than after an export
         with bundle_of(source, quality._asdict(), _say, is_run=is_run) as made:
             if standalone is not None:
                 write_standalone(made, standalone, output)
@@ -153,6 +167,8 @@ def export(  # noqa: PLR0917 - typer passes them by name
 def _export_bundle(source: Path, bundle: Path | None, quality: _Quality, overwrite: bool) -> None:
     if bundle is not None:
         _check_free(bundle, overwrite)
+    from coterie.cli._render import allowed
+
     with extra("export", "coterie export"):
         from coterie.exporter import export_run
         from coterie.training import load_run
@@ -160,14 +176,18 @@ def _export_bundle(source: Path, bundle: Path | None, quality: _Quality, overwri
     run = load_run(source)
     destination = bundle or Path("bundles") / run.config.name
     _check_free(destination, overwrite)
-    destination.absolute().parent.mkdir(parents=True, exist_ok=True)
+    make_parent(destination)
     manifest = export_run(run, destination, overwrite=overwrite, on_progress=_say, **quality._asdict())
     total = sum(entry.length for entry in manifest.files.values())
     narrow = manifest.precision
-    difference = manifest.parity.max_abs_error if narrow is None else narrow.score_difference
+    difference = (
+        f"{manifest.parity.max_abs_error:.1e} ({allowed(manifest.parity.tolerance)})"
+        if narrow is None
+        else f"{narrow.score_difference:.1e}"
+    )
     typer.echo(
         f"{destination}: {len(manifest.tasks)} tasks, {total / 1024:.0f} KiB, largest difference from torch "
-        f"{difference:.1e}"
+        f"{difference}"
     )
     typer.echo(f"next: coterie inspect {destination}; coterie serve {destination}")
 

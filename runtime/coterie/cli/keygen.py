@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from coterie.cli._destination import check_file
+
 EXAMPLES = (
     "Examples:\n\n"
     "$ coterie keygen team\n\n"
@@ -31,10 +33,11 @@ def keygen(
     from coterie.runtime._signature import make_keys
 
     private, public = (name.with_name(f"{name.name}{ending}") for ending in (".pem", ".pub.pem"))
+    for file in (private, public):
+        check_file(file)
     secret = None
     if passphrase:
         secret = typer.prompt("passphrase", hide_input=True, confirmation_prompt=True, err=True).encode()
-    private.absolute().parent.mkdir(parents=True, exist_ok=True)
     make_keys(private, public, secret)
     typer.echo(f"{private}: the private key, for coterie sign --key")
     typer.echo(f"{public}: the public key, for --public-key of serve, predict and inspect")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +38,20 @@ MISTAKE = 2
 """Exit code when the user has to change something."""
 
 
+_TAKEN = "something else is there: give another path"
+_ADVICE = {
+    errno.EEXIST: _TAKEN,
+    errno.ENOTDIR: "a part of the path is a file: give another path",
+    errno.EISDIR: "give a file's path",
+    errno.ENOTEMPTY: _TAKEN,
+    errno.EACCES: "check its permissions, or give another path",
+    errno.EPERM: "check its permissions, or give another path",
+    errno.EROFS: "give another path",
+    errno.ENOSPC: "make room, or give another path",
+}
+"""What to do about what the system says of a file; else to check its path."""
+
+
 class _Commands(TyperGroup):
     """Tells a mistake of the user's in words, without a stack trace."""
 
@@ -46,11 +62,21 @@ class _Commands(TyperGroup):
             # Imported here: a help text needs none of the runtime.
             from coterie.runtime.errors import CoterieError
 
-            if not isinstance(error, CoterieError):
+            told = _file_error(error) if isinstance(error, OSError) else str(error)
+            if not told or not isinstance(error, CoterieError | OSError):
                 raise
             typer.secho("error: ", fg=typer.colors.RED, bold=True, nl=False, err=True)
-            typer.echo(str(error), err=True)
+            typer.echo(told, err=True)
             raise typer.Exit(MISTAKE) from error
+
+
+def _file_error(error: OSError) -> str:
+    """Return which file a command cannot read or write, why, and what to do; nothing if it is of no file."""
+    file = error.filename if error.filename2 is None else error.filename2
+    if file is None:
+        return ""
+    name = file if isinstance(file, int) else os.fsdecode(file)
+    return f"{name}: {error.strerror}: {_ADVICE.get(error.errno or 0, 'check the path')}"
 
 
 app = typer.Typer(

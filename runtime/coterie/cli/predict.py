@@ -21,7 +21,8 @@ EXAMPLES = (
     "$ coterie predict bundles/digits --input images.npy --task is_seven --json\n\n"
     "$ cat reviews.txt | coterie predict bundles/reviews --input -\n\n"
     "JSON is a list of inputs, of a bundle with several inputs a list of objects; CSV a row for each input, "
-    "of numbers or with a column called text."
+    "of numbers or with a column called text. Columns of numbers are taken in the order that they have; a "
+    "first line of names may stand above them, and is not read."
 )
 
 

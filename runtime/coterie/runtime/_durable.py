@@ -19,7 +19,11 @@ CAN_LOCK = fcntl is not None
 
 
 def write_file(file: Path, content: bytes, *, mode: int = 0o666) -> None:
-    """Write a file beside its destination, readable to whom the mode says from the start, and rename it."""
+    """Write a file beside its destination, readable to whom the mode says from the start, and rename it.
+
+    Raises:
+        OSError: If it cannot be written; it names the destination.
+    """
     partial = file.with_name(f".{file.name}.partial-{secrets.token_hex(6)}")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
@@ -28,8 +32,12 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o666) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(file)
+    except OSError as error:
+        error.filename, error.filename2 = str(file), None
+        raise
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     flush_folder(file.parent)
 
 

@@ -38,13 +38,6 @@ def test_patience_ends_a_training_that_does_not_improve_and_resuming_does_not_re
         assert [record["best"] for record in history(tmp_path / "run")] == [True, False, False]
 
 
-def test_a_training_that_ends_unclustered_says_so(tmp_path: Path) -> None:
-    config = config_of([{**CLUSTER, "warmup": 3, "freeze_after": None}], epochs=2)
-    with pytest.raises(TrainingError, match="longer than the stages' warm-ups"):
-        train(config, tmp_path / "run")
-    assert not any(record["best"] for record in history(tmp_path / "run"))
-
-
 def test_the_loss_can_be_what_the_best_is_best_in(tmp_path: Path) -> None:
     train(config_of([STAGES[0]], epochs=3, monitor="loss"), tmp_path / "run", report=False)
     losses = [record["dev"]["loss"] for record in history(tmp_path / "run")]

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -39,24 +39,28 @@ from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import InputShape
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
-from coterie.training.distillation import teach
+from coterie.training.distillation import ANSWERS, teach
+from coterie.training.distillation import FOLDER as TEACHERS
 from coterie.training.first import First, first_block, first_block_of, target_scale
 from coterie.training.loop.batches import BatchSource
-from coterie.training.loop.checkpoint import load_weights
+from coterie.training.loop.checkpoint import CheckpointFolder, load_weights
 from coterie.training.loop.evaluate import Scores, evaluate
 from coterie.training.loop.losses import QuestionLoss
 from coterie.training.loop.progress import Watcher
 from coterie.training.loop.ranks import choose_device, join
-from coterie.training.loop.trainer import BEST, Trainer
+from coterie.training.loop.trainer import BEST, CHECKPOINTS, Trainer
 from coterie.training.model import MultiTaskModel, build_model
 from coterie.training.ngrams import give_ngram_weights
 from coterie.training.report import read_metrics, write_report
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
 from coterie.training.several import Arrays, each, only
+from coterie.training.vectors import FILE as VECTORS
 from coterie.training.vectors import give_vectors, words_of
 from coterie.training.yaml_config import dump_config, load_config
 
 _SAMPLES = 256
+_METRICS = TypeAdapter(dict[str, dict[str, dict[str, float]]])
+_SAYS = {CONFIG: "configuration", DATA: "data"}
 
 
 class RunData(BaseModel):
@@ -162,10 +166,10 @@ def train(
 
     Raises:
         CheckpointError: If ``baseline`` is not a finished run.
+        ConfigError: If the model cannot be built, or not grouped in as many epochs; the folder is as it was.
         TrainingError: If the folder holds a run of another configuration or other data.
     """
-    if baseline is not None:
-        read_metrics(baseline)  # rather now than after the training
+    _check_paths(folder, baseline)  # rather now than after the training
     dataset = load_data(config.data) if dataset is None else dataset
     data = RunData(
         inputs=dataset.inputs,
@@ -175,14 +179,16 @@ def train(
         sha256=dataset.sha256,
     )
     with join(choose_device(config.trainer.device)) as ranks, _threads(config.trainer.threads):
+        first = first_block(dataset) if config.model.standardise else first_block_of(dataset.inputs)
+        words = () if dataset.text is None else words_of(dataset.text.tokenizer)
+        model = _fresh_model(config, data, first, words)
+        _check_epochs(config, model)
         if ranks.first:
-            _claim(folder, config, data)
+            _claim(folder, config, data, over_untrained=True)
             if dataset.text is not None:
                 (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
         ranks.wait()
         _claim(folder, config, data)
-        first = first_block(dataset) if config.model.standardise else first_block_of(dataset.inputs)
-        model = _fresh_model(config, data, first, folder)
         if ranks.first:
             give_vectors(model, config, dataset, folder)
         ranks.wait()
@@ -204,11 +210,12 @@ def train(
         ranks.wait()
         if not (folder / BEST).is_file():
             raise TrainingError(
-                f"no epoch ended with all tasks grouped: train longer than the stages' warm-ups "
-                f"(trainer.epochs is {config.trainer.epochs})"
+                f"{folder} has lost {BEST}, or no epoch was good enough on dev to keep one: train in another "
+                "folder, or delete this one"
             )
         if ranks.first:
-            finished = _finish(config, folder, data, dataset, first, device=ranks.device)
+            fresh = _fresh_model(config, data, first, words)
+            finished = _finish(config, folder, data, dataset, fresh, device=ranks.device)
             if report:
                 write_report(folder, baseline=baseline)
         ranks.wait()
@@ -219,17 +226,22 @@ def load_run(folder: Path) -> Run:
     """Read a finished training; the data itself is not needed.
 
     Raises:
-        CheckpointError: If the folder is not a finished run.
+        CheckpointError: If the folder is not a finished run, or is damaged.
     """
     if not (folder / METRICS).is_file():
         raise CheckpointError(
             f"{folder} is not a finished run: train it first, or resume it with coterie train"
         )
     config = load_config(RunConfig, source=folder / CONFIG)
-    data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
-    model = _fresh_model(config, data, first_block_of(data.inputs), folder)
+    try:
+        data = RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
+        metrics = _METRICS.validate_python(json.loads((folder / METRICS).read_text(encoding="utf-8")))
+        words = () if data.text is None else words_of((folder / TOKENIZER).read_text(encoding="utf-8"))
+    except Exception as error:  # what cannot be read as a tokenizer raises no narrower one
+        reason = "not what a training writes" if isinstance(error, ValidationError) else type(error).__name__
+        raise CheckpointError(f"the run in {folder} is damaged ({reason}): train it again") from error
+    model = _fresh_model(config, data, first_block_of(data.inputs), words)
     load_weights(model, folder / BEST)
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     return Run(folder, config, data, model.eval(), metrics)
 
 
@@ -245,8 +257,7 @@ def _teacher(watcher: Watcher) -> Callable[[RunConfig, Path, Dataset], MultiTask
     return trained
 
 
-def _fresh_model(config: RunConfig, data: RunData, first: First, folder: Path) -> MultiTaskModel:
-    words = () if data.text is None else words_of((folder / TOKENIZER).read_text(encoding="utf-8"))
+def _fresh_model(config: RunConfig, data: RunData, first: First, words: tuple[str, ...]) -> MultiTaskModel:
     return build_model(
         config.model,
         input=data.inputs,
@@ -257,19 +268,64 @@ def _fresh_model(config: RunConfig, data: RunData, first: First, folder: Path) -
     )
 
 
-def _claim(folder: Path, config: RunConfig, data: RunData) -> None:
-    """Make the folder this run's, or make sure that it is."""
+def _check_paths(folder: Path, baseline: Path | None) -> None:
+    for path in (folder, *folder.parents):
+        if path.is_file():
+            raise TrainingError(f"{path} is a file, not a folder: give another run folder")
+    if baseline is not None:
+        read_metrics(baseline)
+
+
+def _check_epochs(config: RunConfig, model: MultiTaskModel) -> None:
+    """Refuse a training that ends before all its stages are ready.
+
+    Raises:
+        ConfigError: Naming the stage that takes longest.
+    """
+    last = max(model.each_stage(), key=lambda stage: stage.least_epochs)
+    if config.trainer.epochs < last.least_epochs:
+        raise ConfigError(
+            "the training cannot start:",
+            [
+                f"trainer.epochs: is {config.trainer.epochs}, but stage {last.name!r} has its tasks grouped "
+                f"after {last.least_epochs} epochs at the earliest: use at least {last.least_epochs}, or "
+                "shorten the stages' warm-ups"
+            ],
+        )
+
+
+def _claim(folder: Path, config: RunConfig, data: RunData, *, over_untrained: bool = False) -> None:
+    """Make the folder this run's, or make sure that it is; one in which nothing was trained may be taken."""
     folder.mkdir(parents=True, exist_ok=True)
-    described = data.model_dump_json(indent=1)
-    for name, text, what in ((CONFIG, dump_config(config), "configuration"), (DATA, described, "data")):
-        path = folder / name
-        if not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        elif path.read_text(encoding="utf-8") != text:
-            raise TrainingError(
-                f"{folder} holds a run of another {what} ({name} differs): "
-                "choose another folder, or delete it"
-            )
+    texts = {CONFIG: dump_config(config), DATA: data.model_dump_json(indent=1)}
+    others = [
+        name
+        for name, text in texts.items()
+        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8", errors="replace") != text
+    ]
+    if others and not (over_untrained and _is_untrained(folder)):
+        raise TrainingError(
+            f"{folder} holds a run of another {_SAYS[others[0]]} ({others[0]} differs): "
+            "choose another folder, or delete it"
+        )
+    if others:
+        for name in (TOKENIZER, VECTORS):
+            (folder / name).unlink(missing_ok=True)
+    for name, text in texts.items():
+        if name in others or not (folder / name).is_file():
+            (folder / name).write_text(text, encoding="utf-8")
+
+
+def _is_untrained(folder: Path) -> bool:
+    """Return whether a folder is a run's, and holds nothing that it took a training to make."""
+    if any((folder / name).exists() for name in (BEST, METRICS, TEACHERS, ANSWERS)):
+        return False
+    try:
+        # What is not a run's is somebody's own, and stays as it is.
+        RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return CheckpointFolder(folder / CHECKPOINTS).latest() is None
 
 
 def _finish(
@@ -277,11 +333,10 @@ def _finish(
     folder: Path,
     data: RunData,
     dataset: Dataset,
-    first: First,
+    model: MultiTaskModel,
     *,
     device: torch.device,
 ) -> Run:
-    model = _fresh_model(config, data, first, folder)
     load_weights(model, folder / BEST)
     model.eval()
     loss = QuestionLoss(data.tasks, model.head.scale)

@@ -36,7 +36,7 @@ from coterie.training.loop.samplers import Ints, Rates
 from coterie.training.model import MultiTaskModel
 from coterie.training.moments import Moments
 
-BEST = "best.safetensors"
+BEST, CHECKPOINTS = "best.safetensors", "checkpoints"
 _AVERAGE = "average/"
 _LOG_VARIANCE = "balancing/log_variance"
 
@@ -119,7 +119,7 @@ class Trainer:
             ranks=self._ranks,
         )
         self._average = None if settings.ema is None else WeightAverage(settings.ema)
-        self._checkpoints = CheckpointFolder(folder / "checkpoints")
+        self._checkpoints = CheckpointFolder(folder / CHECKPOINTS)
         self._progress = _Progress()
         self._last_labels: dict[str, list[int]] = {}
         self._make_optimizer()

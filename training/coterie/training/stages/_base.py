@@ -42,6 +42,11 @@ class Stage(nn.Module, ABC):
         """Whether the stage, as it is now, could be frozen."""
         return True
 
+    @property
+    def least_epochs(self) -> int:
+        """How many epochs a training takes at least until the stage is ready."""
+        return 1
+
     @abstractmethod
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:
         """Answer B questions of tasks ``[B]``; with ``draw``, gates are drawn rather than decided."""

@@ -122,6 +122,11 @@ class ClusterStage(BankStage):
         """Whether the tasks have been grouped: without, the model is not what will be frozen."""
         return self.clustered
 
+    @property
+    def least_epochs(self) -> int:
+        """How many epochs it takes to group the tasks: the first clustering comes after the warm-up."""
+        return self.start + self.warmup + 1
+
     def forward(self, state: State, task: Tensor, draw: Draw | None = None) -> State:  # noqa: ARG002
         """Run each question's cluster, ``[S, ...] -> [P, ...]``."""
         if self.training and self._seeing and not self.frozen:

@@ -186,6 +186,11 @@ class GatedStage(BankStage):
         return not self._grouping
 
     @property
+    def least_epochs(self) -> int:
+        """How many epochs it takes until the gates choose."""
+        return 1 if self.grouping is None else self.grouping.until + 1
+
+    @property
     def _grouping(self) -> bool:
         return self.grouping is not None and bool(self.grouping.open)
 
