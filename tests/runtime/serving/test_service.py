@@ -195,6 +195,7 @@ def test_what_is_not_there_is_told_in_json(client: httpx.Client, method: str, pa
     response = client.request(method, path)
     assert (response.status_code, list(response.json())) == (status, ["error"])
     assert response.headers["x-request-id"]
+    assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
 def test_health_is_bentomls(client: httpx.Client) -> None:

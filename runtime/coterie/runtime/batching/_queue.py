@@ -20,7 +20,7 @@ _TIMES_OTHERS = 2
 
 
 def fair_share(others: int, turn: float = _TURN) -> float:
-    """Return the rows that a flow may have beside those of all others that want an answer."""
+    """Return how much a flow may have beside all others that want an answer; a ``turn`` in any case."""
     return max(turn, _TIMES_OTHERS * others)
 
 

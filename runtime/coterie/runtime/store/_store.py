@@ -113,11 +113,12 @@ class Store:
         with locked(versions):
             for leftover in versions.glob(".partial-*"):  # of a writer that was killed: there is only one
                 shutil.rmtree(leftover, ignore_errors=True)
+            served = self._ever_served()
             try:
                 _copy(source, partial)
                 # A bundle that verifies but that ONNX Runtime refuses is found here, and not by the servers.
                 _try(Engine(load_bundle(partial, public_key=public_key), threads=1))
-                number = max((*self.versions, *self._ever_served()), default=0) + 1
+                number = max((*self.versions, *served), default=0) + 1
                 partial.rename(versions / str(number))
                 flush_folder(versions)
             finally:

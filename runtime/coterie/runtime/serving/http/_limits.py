@@ -67,18 +67,20 @@ class JsonErrors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        status = 0
+        status, allow = 0, []
 
         async def worded(message: Message) -> None:
-            nonlocal status
+            nonlocal status, allow
             if message["type"] == "http.response.start":
-                kind = dict(message.get("headers", ())).get(b"content-type", b"")
+                headers = list(message.get("headers", ()))
+                kind = dict(headers).get(b"content-type", b"")
                 if message["status"] in _WORDS and kind.startswith(b"text/plain"):
-                    status = message["status"]
+                    status, allow = message["status"], [each for each in headers if each[0] == b"allow"]
                     return
             elif status:
                 if not message.get("more_body", False):
-                    await respond(send, json.dumps({"error": _WORDS[status]}).encode(), status=status)
+                    body = json.dumps({"error": _WORDS[status]}).encode()
+                    await respond(send, body, status=status, more=allow)
                 return
             await send(message)
 

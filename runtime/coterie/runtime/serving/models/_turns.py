@@ -15,12 +15,11 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 
 from coterie.runtime.batching import Limits
+from coterie.runtime.batching._queue import fair_share
 from coterie.runtime.errors import OverloadedError
 
 _FEW = 4
 """Questions that a task may always have in hand: what whoever comes next waits for."""
-_TIMES_OTHERS = 2
-"""How many times what all others have in hand a task may have: a popular task is no flood."""
 _RECENT = 1.0
 """Seconds after which a task that nobody asked any more is nobody to be fair to."""
 
@@ -136,6 +135,6 @@ class Turns:
 
     def _has_room(self, task: str, now: float) -> bool:
         own = self._in_hand[task]
-        if own < _FEW or own < _TIMES_OTHERS * (self._all - own):
+        if own < fair_share(self._all - own, _FEW):
             return True
         return now - (self._before_at if task == self._last else self._last_at) > _RECENT
