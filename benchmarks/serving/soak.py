@@ -1,9 +1,9 @@
 """A server that is asked without a pause, on both transports, while all sorts of things happen to it.
 
     python -m benchmarks.serving.soak --minutes 10
-    python -m benchmarks.serving.soak --minutes 1
+    python -m benchmarks.serving.soak --minutes 1 --workers 2
 
-Two workers, on one core, serve a store of versions. On the other, client processes send single rows to 20
+One worker, or several that share its core, serve a store of versions. On the other, client processes send single rows to 20
 tasks and check the numbers of every answer: each version and each task scores each input so that it cannot be
 taken for another. Meanwhile versions are deployed, rolled back, tried as a canary and promoted, a worker is
 killed, clients go away in the middle of requests and answers, and one task is flooded; at the end the server
@@ -220,6 +220,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pause", type=float, default=3.0, help="seconds between two events")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument("--workers", type=int, default=1, help="that share their core")
     parser.add_argument("--cores", type=int, nargs=2, default=[0, 1], help="the workers', the clients'")
     chosen = parser.parse_args()
     with TemporaryDirectory() as scratch:
@@ -238,10 +239,12 @@ def main() -> None:
             seconds=60 * chosen.minutes,
             pause=chosen.pause,
             rate=chosen.rate,
+            workers=chosen.workers,
             cores=cores if hasattr(os, "sched_setaffinity") else None,
         )
     Console().print(result)
-    print(write_result("serving_soak", {"minutes": chosen.minutes, "rate": chosen.rate, **result}))
+    name = "serving_soak" if chosen.workers == 1 else f"serving_soak_{chosen.workers}_workers"
+    print(write_result(name, {"minutes": chosen.minutes, "rate": chosen.rate, **result}))
     unlike = result["workers"] != result["workers_at_last"]
     sys.exit(bool(result["lost"] or result["wrong"] or result["processes_left"] or unlike))
 

@@ -114,6 +114,17 @@ def test_too_few_epochs_are_refused_before_the_training(
     assert best == [least]
 
 
+def test_too_few_epochs_of_a_teacher_are_refused_before_any_training(tmp_path: Path) -> None:
+    least = run_config([CLUSTER], epochs=2)
+    teacher = {"number": 2, "trainer": {**least.trainer.model_dump(), "epochs": 1}}
+    config = RunConfig.model_validate({**least.model_dump(), "distillation": {"teachers": [teacher]}})
+    with pytest.raises(
+        ConfigError, match=r"-teacher0: trainer.epochs: is 1, but stage 'layer' .* use at least 2,"
+    ):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # ---- a folder that has lost something
 
 

@@ -24,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from coterie.runtime.errors import CheckpointError, ConfigError
-from coterie.training.config import DistillationConfig, RunConfig, TeacherConfig
+from coterie.training.config import RunConfig, TeacherConfig
 from coterie.training.data import Dataset, Split, join_splits
 from coterie.training.loop.batches import Batch, BatchSource
 from coterie.training.loop.evaluate import answer_all
@@ -72,7 +72,6 @@ def teach(config: RunConfig, dataset: Dataset, folder: Path, train: Train) -> tu
     if not path.is_file():
         _ask_all(
             config,
-            settings,
             dataset,
             asked={"train": split, "dev": dataset.splits["dev"]},
             folder=folder,
@@ -89,7 +88,6 @@ def teach(config: RunConfig, dataset: Dataset, folder: Path, train: Train) -> tu
 
 def _ask_all(
     config: RunConfig,
-    settings: DistillationConfig,
     dataset: Dataset,
     *,
     asked: Mapping[str, Split],
@@ -99,19 +97,26 @@ def _ask_all(
     """Train every teacher that is not trained yet, and keep their mean answers."""
     # Teachers never see test data.
     seen = replace(dataset, splits={name: dataset.splits[name] for name in ("train", "dev")})
-    kinds = [kind for kind in settings.teachers for _ in range(kind.number)]
+    teachers = teachers_of(config)
     totals: dict[str, np.ndarray] = {}
     scores = []
-    for number, kind in enumerate(kinds):
-        model = train(_own(config, kind, number), folder / FOLDER / str(number), seen)
+    for number, teacher in enumerate(teachers):
+        model = train(teacher, folder / FOLDER / str(number), seen)
         found = {name: _answers(model, split) for name, split in asked.items()}
         scores.append(_score(found["dev"], seen))
-        totals = {name: totals.get(name, 0) + array / len(kinds) for name, array in found.items()}
+        totals = {name: totals.get(name, 0) + array / len(teachers) for name, array in found.items()}
     record = {"dev": {"each": scores, "together": _score(totals["dev"], seen)}}
     (folder / SCORES).write_text(json.dumps(record, indent=1), encoding="utf-8")
     beside = folder / f"{ANSWERS}.tmp"
     save_file({"answers": totals["train"].astype(np.float32)}, beside)
     beside.replace(folder / ANSWERS)
+
+
+def teachers_of(config: RunConfig) -> list[RunConfig]:
+    """Return how each teacher of a run is trained, in the order of their folders; none without distillation."""
+    kinds = () if config.distillation is None else config.distillation.teachers
+    each = [kind for kind in kinds for _ in range(kind.number)]
+    return [_own(config, kind, number) for number, kind in enumerate(each)]
 
 
 def _own(config: RunConfig, kind: TeacherConfig, number: int) -> RunConfig:

@@ -39,7 +39,7 @@ from coterie.runtime.tasks import TaskSpec
 from coterie.training.blocks import InputShape
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
-from coterie.training.distillation import ANSWERS, teach
+from coterie.training.distillation import ANSWERS, teach, teachers_of
 from coterie.training.distillation import FOLDER as TEACHERS
 from coterie.training.first import First, first_block, first_block_of, target_scale
 from coterie.training.loop.batches import BatchSource
@@ -183,6 +183,8 @@ def train(
         words = () if dataset.text is None else words_of(dataset.text.tokenizer)
         model = _fresh_model(config, data, first, words)
         _check_epochs(config, model)
+        for teacher in teachers_of(config):
+            _check_epochs(teacher, _fresh_model(teacher, data, first, words), whose=f"{teacher.name}: ")
         if ranks.first:
             _claim(folder, config, data, over_untrained=True)
             if dataset.text is not None:
@@ -276,7 +278,7 @@ def _check_paths(folder: Path, baseline: Path | None) -> None:
         read_metrics(baseline)
 
 
-def _check_epochs(config: RunConfig, model: MultiTaskModel) -> None:
+def _check_epochs(config: RunConfig, model: MultiTaskModel, *, whose: str = "") -> None:
     """Refuse a training that ends before all its stages are ready.
 
     Raises:
@@ -287,7 +289,7 @@ def _check_epochs(config: RunConfig, model: MultiTaskModel) -> None:
         raise ConfigError(
             "the training cannot start:",
             [
-                f"trainer.epochs: is {config.trainer.epochs}, but stage {last.name!r} has its tasks grouped "
+                f"{whose}trainer.epochs: is {config.trainer.epochs}, but stage {last.name!r} has its tasks grouped "
                 f"after {last.least_epochs} epochs at the earliest: use at least {last.least_epochs}, or "
                 "shorten the stages' warm-ups"
             ],

@@ -152,27 +152,19 @@ class Servicer:
             return answer
 
     async def _answer(self, request: Any, context: Any, *, alone: bool) -> Any:
-        try:
+        models, name = self._models, request.model_name
+        with models.counting_refusals(name, "grpc"):
             if alone and self._stopping.is_set():  # a stream's questions are taken, once they are read
                 self.refused += 1
                 raise UnavailableError("the server is shutting down: ask another one")
             caller = self._caller(context)
-            self._models.find(request.model_version).info(request.model_name, caller)
+            models.find(request.model_version).info(name, caller)
             nbytes, remaining = request.ByteSize(), context.time_remaining()
-            self._models.check_room(request.model_name, request.model_version, nbytes)
-        except Exception as error:
-            self._count_refused(request, error)
-            raise
-        async with self._models.turns.of(request.model_name, nbytes) as since:
-            try:
+            models.check_room(name, request.model_version, nbytes)
+        async with models.turns.of(name, nbytes) as since:
+            with models.counting_refusals(name, "grpc"):
                 question = _in_time(codec.decode(request, caller).waited(since), remaining)
-            except Exception as error:
-                self._count_refused(request, error)
-                raise
-            return codec.encode(await self._models.answer(question, transport="grpc"), request)
-
-    def _count_refused(self, request: Any, error: Exception) -> None:
-        self._models.observe(request.model_name, "grpc", failure_of(error).outcome, 0, 0.0)
+            return codec.encode(await models.answer(question, transport="grpc"), request)
 
 
 def _in_time(question: Question, remaining: float | None) -> Question:

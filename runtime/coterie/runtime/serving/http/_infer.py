@@ -10,7 +10,6 @@ import json
 
 from starlette.types import Receive, Scope, Send
 
-from coterie.runtime.serving._failures import failure_of
 from coterie.runtime.serving.access._callers import Caller
 from coterie.runtime.serving.http import _codec as codec
 from coterie.runtime.serving.http._asgi import Headers, read_body, respond, respond_error, while_connected
@@ -55,31 +54,22 @@ async def infer(
         return
     name, version = model_of(scope["path"])
 
-    def count_refused(error: Exception) -> None:
-        models.observe(name, "http", failure_of(error).outcome, 0, 0.0)
-
     async def answer(body: bytes) -> tuple[bytes, int | None]:
         async with models.turns.of(name, len(body)) as since:
-            try:
+            with models.counting_refusals(name, "http"):
                 body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
                 length = headers.get(_HEADER)
                 head = None if length is None else length.decode("latin-1")
                 asked = codec.decode(name, version, body, head, caller)
                 suggest_id(asked.id)
-            except Exception as error:
-                count_refused(error)
-                raise
             question = asked.question.waited(since)
             return codec.encode(await models.answer(question, transport="http"), asked)
 
     try:
-        try:
+        with models.counting_refusals(name, "http"):
             models.find(version).info(name, caller)  # an unknown model is 404, whatever the body
             body = await read_body(headers, receive, limit)
             models.check_room(name, version, len(body))
-        except Exception as error:
-            count_refused(error)
-            raise
         content, head = await while_connected(receive, answer(body))
     except Exception as error:
         await respond_error(send, error)

@@ -11,9 +11,8 @@ from pydantic import BaseModel, Field
 from coterie.runtime._bundle import Bundle
 from coterie.runtime._inputs import takes_text
 from coterie.runtime._prediction import Named, Prediction, Result
-from coterie.runtime.errors import InvalidInputError, OverloadedError
+from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
-from coterie.runtime.serving._failures import failure_of
 from coterie.runtime.serving.access._callers import ANYBODY, Caller
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.models._version import Version
@@ -152,11 +151,8 @@ class TypedApi:
     ) -> T:
         """Ask when it is the model's turn; the question is read already, its answer is not yet written."""
         models = self._models
-        try:
+        with models.counting_refusals(model, TRANSPORT):
             models.turns.check(model, 0)
-        except OverloadedError as error:
-            models.observe(model, TRANSPORT, failure_of(error).outcome, 0, 0.0)
-            raise
         async with models.turns.of(model, 0) as since:
             return await models.ask(model, TRANSPORT, work, number=version, since=since)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
@@ -205,12 +206,21 @@ class Models:
             raise
         finally:
             seconds = time.perf_counter() - start
-            self.observe(model, transport, outcome, asked, seconds, version=version, timing=timing)
+            self._observe(model, transport, outcome, asked, seconds, version=version, timing=timing)
         if self._shadow is not None and version is self._current and not number:
             self._shadow.mirror(work, prediction)
         return answer
 
-    def observe(
+    @contextmanager
+    def counting_refusals(self, model: str, transport: str) -> Iterator[None]:
+        """Count a request that is refused in here, before any version is asked."""
+        try:
+            yield
+        except Exception as error:
+            self._observe(model, transport, failure_of(error).outcome, 0, 0.0)
+            raise
+
+    def _observe(
         self,
         model: str,
         transport: str,
@@ -221,7 +231,6 @@ class Models:
         version: Version | None = None,
         timing: Timing | None = None,
     ) -> None:
-        """Count a request; without a version, one that was refused before any was asked."""
         version = version or self._current
         if outcome != "ok" and model in version:
             version.statistics.failed(model, seconds)
