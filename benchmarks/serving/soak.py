@@ -3,11 +3,11 @@
     python -m benchmarks.serving.soak --minutes 10
     python -m benchmarks.serving.soak --minutes 1 --workers 2
 
-One worker, or several that share its core, serve a store of versions. On the other, client processes send single rows to 20
-tasks and check the numbers of every answer: each version and each task scores each input so that it cannot be
-taken for another. Meanwhile versions are deployed, rolled back, tried as a canary and promoted, a worker is
-killed, clients go away in the middle of requests and answers, and one task is flooded; at the end the server
-is told to stop under load.
+One worker, or several that share its core, serve a store of versions. On the other, client processes send
+single rows to 20 tasks and check the numbers of every answer: each version and each task scores each input so
+that it cannot be taken for another. Meanwhile versions are deployed, rolled back, tried as a canary and
+promoted, a worker is killed, clients go away in the middle of requests and answers, and one task is flooded;
+at the end the server is told to stop under load.
 
 A request is accepted unless it is refused, as one is by a server that is full or stopping. Any other error,
 and a connection that breaks without an answer while no worker was killed, has lost its request. What was on

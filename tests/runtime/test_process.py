@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 
-from coterie.runtime._process import own_process, step_back
+from coterie.runtime._process import TELLING, UNASKED, own_process, step_back
 
 if sys.argv[1] == "own":
     own_process()
@@ -21,15 +21,17 @@ found = []
 
 
 def engine():
-    step_back()
-    found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+    for back in ((), (TELLING,), (UNASKED,)):
+        step_back(*back)
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
 
 thread = threading.Thread(target=engine)
 before = os.getpriority(os.PRIO_PROCESS, 0)
 thread.start()
 thread.join()
-print(found[0] > before, os.getpriority(os.PRIO_PROCESS, 0) == before, gc.get_freeze_count() > 0)
+stepped = before < found[0] < found[1] < found[2]
+print(stepped, os.getpriority(os.PRIO_PROCESS, 0) == before, gc.get_freeze_count() > 0)
 """
 
 

@@ -13,8 +13,11 @@ import onnxruntime as ort
 _SAME_AS_REQUESTED = 1
 """The arena grows by what is asked for, and not by the next power of two."""
 
-_NICENESS = 5
-"""About a quarter of a core that another thread wants too: enough that overload ends in answers."""
+RUNS, TELLING, UNASKED = 5, 10, 19
+"""Niceness of threads that run the engine, that tell what was counted, and that make what nobody waits for.
+
+Of a core that the thread which reads and writes wants too the first have about a quarter: enough that
+overload ends in answers."""
 
 _COLLECTED = 2_000
 """Objects after which Python looks for garbage among the newest: a millisecond in which nobody is read."""
@@ -56,15 +59,14 @@ def share(options: ort.SessionOptions) -> bool:
     return _owned
 
 
-def step_back() -> None:
+def step_back(niceness: int = RUNS) -> None:
     """Let the calling thread come after the others of a process of coterie's own, where cores are few.
 
-    For threads that run the engine, or make sessions. What arrives during a run is then read before the run
-    goes on, and meets in the next one; else the run takes half of the core from whoever reads, and the next
-    is small.
+    What arrives during a run of the engine is then read before the run goes on, and meets in the next one;
+    else the run takes half of the core from whoever reads, and the next is small.
     """
     if _owned and sys.platform == "linux":  # the only system where a thread has a niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def is_own() -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 from coterie.runtime._graph import Graph
-from coterie.runtime._process import step_back
+from coterie.runtime._process import UNASKED, step_back
 
 _LOG = logging.getLogger("coterie.runtime")
 _FEWEST = 8
@@ -125,7 +125,7 @@ class TaskGraphs:
         return leaving if taken <= self._limit else None
 
     def _make_behind(self, task: int) -> None:
-        step_back()  # questions are answered meanwhile, and need the core more
+        step_back(UNASKED)  # questions are answered meanwhile, and need the core more
         graph = None
         try:
             graph = self._make(task)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,26 @@ def test_what_a_worker_that_ended_had_counted_stays_counted(features: HandMade, 
     assert statistics["inference_count"] == 5
     assert statistics["inference_stats"]["success"]["count"] == 5
     assert statistics["batch_stats"][0]["compute_infer"]["count"] == 5
+
+
+def test_between_the_parts_of_what_is_told_the_engine_has_its_turn(features: HandMade) -> None:
+    parts = 40
+
+    class Many(Metrics):
+        def parts(self) -> Iterator[dict[str, list[Any]]]:
+            yield from [{"counters": [], "histograms": []}] * parts
+
+    async def told() -> float:
+        models = Models(Batcher(load(features.path, threads=1)), max_rows=64)
+        reports = Reports(models, Many(), Board(None))
+        began = time.perf_counter()
+        await reports.exposition()
+        seconds = time.perf_counter() - began
+        await models.close()
+        return seconds
+
+    # Without a pause the loop has something to do all the time: threads that come after it get nothing.
+    assert asyncio.run(told()) > 0.002 * parts
 
 
 def test_a_server_counts_what_all_its_workers_answered(watched: Watched) -> None:

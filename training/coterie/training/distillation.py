@@ -113,7 +113,7 @@ def _ask_all(
 
 
 def teachers_of(config: RunConfig) -> list[RunConfig]:
-    """Return how each teacher of a run is trained, in the order of their folders; none without distillation."""
+    """Return how each teacher of a run is trained, by its folder's number; none without distillation."""
     kinds = () if config.distillation is None else config.distillation.teachers
     each = [kind for kind in kinds for _ in range(kind.number)]
     return [_own(config, kind, number) for number, kind in enumerate(each)]

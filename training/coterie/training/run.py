@@ -289,9 +289,9 @@ def _check_epochs(config: RunConfig, model: MultiTaskModel, *, whose: str = "") 
         raise ConfigError(
             "the training cannot start:",
             [
-                f"{whose}trainer.epochs: is {config.trainer.epochs}, but stage {last.name!r} has its tasks grouped "
-                f"after {last.least_epochs} epochs at the earliest: use at least {last.least_epochs}, or "
-                "shorten the stages' warm-ups"
+                f"{whose}trainer.epochs: is {config.trainer.epochs}, but stage {last.name!r} has its tasks "
+                f"grouped after {last.least_epochs} epochs at the earliest: use at least {last.least_epochs}"
+                ", or shorten the stages' warm-ups"
             ],
         )
 
