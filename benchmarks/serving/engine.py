@@ -174,7 +174,8 @@ def main() -> None:
                 str(found.get("ratio_in_turn", "")),
             )
     Console().print(table)
-    write_result("serving_engine", {"tasks": TASKS, "experts": EXPERTS, "used": USED, "cases": results})
+    about = {"tasks": TASKS, "experts": EXPERTS, "used": USED, "clusters": CLUSTERS}
+    write_result("serving_engine", {**about, "cases": results})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A server under load, side by side with MLServer over the same graphs: a core for it, one for the client.
 
-    python -m benchmarks.serving.load                # about 12 minutes
+    python -m benchmarks.serving.load                # about 20 minutes
     python -m benchmarks.serving.load --seconds 1 --rounds 1
 
 20 tasks, single rows, no two alike. Closed loop: clients ask, wait, and ask again: what a server can do.
