@@ -22,6 +22,7 @@ from coterie.runtime.manifest import WEIGHTS
 from coterie.runtime.serving import Addresses, running_server, serve
 
 from ..handmade import HandMade
+from .ports import free_port
 
 SERVE = """
 import sys
@@ -29,13 +30,6 @@ from coterie.runtime.serving import serve
 
 sys.exit(serve(sys.argv[1], http_port=int(sys.argv[2]), grpc_port=int(sys.argv[3]), threads=1))
 """
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def _listens(address: str) -> bool:
@@ -49,7 +43,7 @@ def _listens(address: str) -> bool:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_serve_stops_the_whole_server_cleanly(features: HandMade, number: int) -> None:
-    ports = [str(_free_port()), str(_free_port())]
+    ports = [str(free_port()), str(free_port())]
     addresses = [f"127.0.0.1:{port}" for port in ports]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(features.path), *ports],
@@ -78,7 +72,7 @@ def test_a_signal_to_serve_stops_the_whole_server_cleanly(features: HandMade, nu
 @pytest.mark.skipif(sys.platform == "win32", reason="there, a process's parent stays the same")
 @pytest.mark.parametrize("killed", ["who serves", "who looks after the workers"])
 def test_nothing_is_left_of_a_server_whose_parent_is_killed(features: HandMade, killed: str) -> None:
-    ports = [_free_port(), _free_port()]
+    ports = [free_port(), free_port()]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(features.path), *map(str, ports)], stderr=subprocess.DEVNULL
     )
@@ -147,7 +141,7 @@ def test_a_port_in_use_and_a_wrong_setting_are_refused(features: HandMade) -> No
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"{port} is in use"):
             serve(features.path, http_port=port, grpc_port=0)
-    port = _free_port()
+    port = free_port()
     with pytest.raises(ConfigError, match=f"grpc_port: {port} is HTTP's already"):
         serve(features.path, http_port=port, grpc_port=port)
     with pytest.raises(ConfigError, match="COTERIE_WORKERS"):
@@ -171,7 +165,7 @@ def test_bentoml_alone_refuses_to_start_without_a_bundle(tmp_path: Path) -> None
     done = subprocess.run(
         [
             *(sys.executable, "-m", "bentoml", "serve", "coterie.runtime.service:CoterieService"),
-            *("--port", str(_free_port()), "--host", "127.0.0.1"),
+            *("--port", str(free_port()), "--host", "127.0.0.1"),
         ],
         env=environment | {"BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "True"},
         cwd=tmp_path,
@@ -187,7 +181,7 @@ def test_bentoml_alone_refuses_to_start_without_a_bundle(tmp_path: Path) -> None
 def test_serve_takes_the_rest_of_its_settings_from_the_environment(
     features: HandMade, tmp_path: Path
 ) -> None:
-    port = _free_port()
+    port = free_port()
     address = f"http://127.0.0.1:{port}"
     log = tmp_path / "log"
     with (
