@@ -21,7 +21,7 @@ from typing import Any
 from tests.fuzz.trials import MEMORY, SECONDS, Trial, run_trials
 from tests.runtime.handmade import write_bundle
 
-from coterie.runtime._signature import make_keys, sign_manifest
+from coterie.runtime.bundle._signature import make_keys, sign_manifest
 
 from ..common import write_result
 

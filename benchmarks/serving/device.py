@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.common import side_by_side, write_result
 from benchmarks.serving.engine import make_bundle
 from coterie.runtime import Bundle, Engine, load
-from coterie.runtime._devices import provider_problems, with_options
+from coterie.runtime.engine._devices import provider_problems, with_options
 from coterie.runtime.errors import CoterieError
 
 CPU = "CPUExecutionProvider"

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
-from coterie.runtime._prediction import Timing
+from coterie.runtime.engine._prediction import Timing
 from coterie.runtime.plan import BlockPlan, SharingPlan, StagePlan
 from coterie.runtime.serving.observing._board import Board, line_of, read_told
 from coterie.runtime.serving.observing._calls import Calls, Done

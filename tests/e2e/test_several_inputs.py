@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from coterie.cli.main import app
 from coterie.runtime import Engine, load
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching import Batcher
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving import Addresses
 

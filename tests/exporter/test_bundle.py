@@ -20,7 +20,7 @@ from coterie.exporter._builder import constant_nodes
 from coterie.exporter._export import _write_graph
 from coterie.exporter._files import ROUTER_FILE
 from coterie.exporter._weights import content_hash
-from coterie.runtime._safetensors import read_index
+from coterie.runtime.bundle._safetensors import read_index
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import MANIFEST, WEIGHTS, TextSpec, parse_manifest
 

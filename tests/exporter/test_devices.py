@@ -21,8 +21,8 @@ from tests.exporter.models import MODELS, samples
 
 from coterie.exporter._precision._narrow import Narrowing
 from coterie.runtime import Engine, load
-from coterie.runtime._divided import DividedRouter
-from coterie.runtime._graph import Graph
+from coterie.runtime.engine._divided import DividedRouter
+from coterie.runtime.engine._graph import Graph
 from coterie.runtime.errors import BundleError, InvalidInputError, StoppedError
 from coterie.runtime.manifest import Precision, RouterParts
 

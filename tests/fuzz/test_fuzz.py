@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.runtime._signature import make_keys, sign_manifest
+from coterie.runtime.bundle._signature import make_keys, sign_manifest
 
 from ..runtime.handmade import write_bundle
 

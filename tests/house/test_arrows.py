@@ -78,6 +78,17 @@ def test_the_loop_knows_nothing_of_run_folders() -> None:
     assert [(m.name, name) for m in loop for name in ours(m) if starts(name, *above)] == []
 
 
+@pytest.mark.parametrize(
+    ("part", "above"),
+    [("bundle", ("engine", "batching", "store")), ("engine", ("batching", "store"))],
+)
+def test_a_bundle_knows_no_engine_and_an_engine_nobody_who_asks_it(part: str, above: tuple[str, ...]) -> None:
+    found = [module for module in of("runtime") if starts(module.name, f"coterie.runtime.{part}")]
+    unknown = (*SERVERS, *(f"coterie.runtime.{name}" for name in above))
+    assert found
+    assert [(m.name, name) for m in found for name in ours(m) if starts(name, *unknown)] == []
+
+
 def test_a_store_knows_neither_batcher_nor_transport() -> None:
     store = [module for module in of("runtime") if starts(module.name, "coterie.runtime.store")]
     above = (*SERVERS, "coterie.runtime.batching")

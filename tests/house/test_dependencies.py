@@ -72,7 +72,7 @@ def part_of(module: Module) -> str:
         return "demo"
     if module.name.startswith("coterie.cli._bench"):
         return "bench"
-    if module.name == "coterie.runtime._signature":
+    if module.name == "coterie.runtime.bundle._signature":
         return "signing"
     if module.name == "coterie.runtime.serving.observing._telemetry":
         return "telemetry"

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from coterie.runtime import Engine
-from coterie.runtime._asked import Asked
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.errors import UnavailableError
 
 

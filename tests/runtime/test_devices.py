@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnxruntime as ort
 import pytest
 
-from coterie.runtime import _devices
+from coterie.runtime.engine import _devices
 from coterie.runtime.errors import ConfigError
 
 from .handmade import HandMade

@@ -15,10 +15,10 @@ import onnxruntime as ort
 import pytest
 
 from coterie.runtime import Engine, load
-from coterie.runtime._graph import Graph
-from coterie.runtime._sessions import Sessions
-from coterie.runtime._task_graphs import TaskGraphs
-from coterie.runtime._trial import own_sessions_pay
+from coterie.runtime.engine._graph import Graph
+from coterie.runtime.engine._sessions import Sessions
+from coterie.runtime.engine._task_graphs import TaskGraphs
+from coterie.runtime.engine._trial import own_sessions_pay
 
 from .handmade import HandMade, hammer
 
@@ -153,7 +153,7 @@ def auto(features: HandMade, monkeypatch: pytest.MonkeyPatch, *, pays: bool) -> 
             own(task)
         return pays
 
-    monkeypatch.setattr("coterie.runtime._runner.own_sessions_pay", trial)
+    monkeypatch.setattr("coterie.runtime.engine._runner.own_sessions_pay", trial)
     engine = load(features.path, threads=1)
     engine.warm()
     return engine

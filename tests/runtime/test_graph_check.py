@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from tests.fuzz import graphs
 
 from coterie.runtime import IntegrityError, load
-from coterie.runtime._protobuf import WireError, fields
+from coterie.runtime.bundle._protobuf import WireError, fields
 from coterie.runtime.manifest import WEIGHTS
 
 from .handmade import HandMade, write_manifest

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coterie.runtime._large_pages import _are_allowed, _without, large_pages
+from coterie.runtime.engine._large_pages import _are_allowed, _without, large_pages
 
 _MEGABYTE = 1024 * 1024
 
@@ -39,7 +39,7 @@ def test_what_is_taken_inside_lies_in_large_pages() -> None:
 
 
 def test_where_there_are_none_nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("coterie.runtime._large_pages._ALLOWED", tmp_path / "enabled")
+    monkeypatch.setattr("coterie.runtime.engine._large_pages._ALLOWED", tmp_path / "enabled")
     with large_pages():
         pass
     (tmp_path / "enabled").write_text("always madvise [never]")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from coterie.runtime import load
-from coterie.runtime._engine import Mode
+from coterie.runtime.engine._engine import Mode
 
 OLDER = Path(__file__).parent / "older"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from coterie.runtime import ConfigError, IntegrityError, SignatureError, load, load_bundle
-from coterie.runtime._signature import is_encrypted, make_keys, sign_manifest
+from coterie.runtime.bundle._signature import is_encrypted, make_keys, sign_manifest
 from coterie.runtime.manifest import MANIFEST, SIGNATURE, WEIGHTS
 
 from .handmade import HandMade, edit_manifest, write_manifest

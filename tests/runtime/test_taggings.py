@@ -11,8 +11,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers
 
 from coterie.runtime import InvalidInputError, Prediction, TaskSpec, TextSpec
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._inputs import as_inputs
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._inputs import as_inputs
 from coterie.runtime.manifest import Manifest, TensorSpec, WordSpec
 from coterie.runtime.text import TextEncoder
 

@@ -34,8 +34,8 @@ from coterie.exporter._states import check_samples
 from coterie.exporter._task_graph import task_graph
 from coterie.exporter._verify import Checked, Reference
 from coterie.exporter._weights import WeightFile
-from coterie.runtime._graph_check import check_graph
-from coterie.runtime._safetensors import TensorIndex, read_index
+from coterie.runtime.bundle._graph_check import check_graph
+from coterie.runtime.bundle._safetensors import TensorIndex, read_index
 from coterie.runtime.errors import ExportError, IntegrityError
 from coterie.runtime.manifest import (
     MANIFEST,

@@ -30,7 +30,7 @@ def keygen(
     Only you can read the private key; keep it where bundles are released and nowhere else. Keys that openssl
     genpkey -algorithm ed25519 made will do as well.
     """
-    from coterie.runtime._signature import make_keys
+    from coterie.runtime.bundle._signature import make_keys
 
     private, public = (name.with_name(f"{name.name}{ending}") for ending in (".pem", ".pub.pem"))
     for file in (private, public):

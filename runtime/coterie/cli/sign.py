@@ -30,7 +30,7 @@ def sign(
     """
     from coterie.cli._folders import check_bundle
     from coterie.runtime import load_bundle
-    from coterie.runtime._signature import is_encrypted, sign_manifest
+    from coterie.runtime.bundle._signature import is_encrypted, sign_manifest
 
     check_bundle(bundle)
     verified = load_bundle(bundle)

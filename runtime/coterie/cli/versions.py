@@ -49,7 +49,7 @@ def versions(
 
 
 def _describe(store: Store) -> dict[str, Any]:
-    from coterie.runtime._bundle import read_manifest
+    from coterie.runtime.bundle._bundle import read_manifest
     from coterie.runtime.errors import BundleError
     from coterie.runtime.manifest import parse_manifest
 

@@ -7,10 +7,9 @@ prediction = engine.predict("sentiment", ["a fine book"])
 print(prediction[0].label, prediction[0].probabilities)
 """
 
-from coterie.runtime._bundle import Bundle, load_bundle
 from coterie.runtime._compare import AnswerChange, StageChange, TaskChange, compare_bundles
-from coterie.runtime._engine import Engine, load
-from coterie.runtime._prediction import Prediction, Result
+from coterie.runtime.bundle import Bundle, load_bundle
+from coterie.runtime.engine import Engine, Prediction, Result, load
 from coterie.runtime.errors import (
     BundleError,
     ConfigError,

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._engine import Engine
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine import Engine
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import WEIGHTS, TensorUse
 from coterie.runtime.plan import StagePlan

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching._merge import merge
+from coterie.runtime.engine._asked import Asked
 
 
 def asked(inputs: list[list[float]], row: list[int], task: list[int]) -> Asked:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching._queue import FairQueue
 from coterie.runtime.batching._ticket import MANY, Shape, Ticket
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.tasks import TaskSpec
 
 SPEC = TaskSpec(name="any", kind="regression", labels=("value",))

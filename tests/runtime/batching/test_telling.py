@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching._telling import Answers, Telling
 from coterie.runtime.batching._ticket import Ticket
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.errors import CoterieError
 from coterie.runtime.tasks import TaskSpec
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from coterie.runtime._prediction import Timing
+from coterie.runtime.engine._prediction import Timing
 from coterie.runtime.serving.http._calls import CallMiddleware
 from coterie.runtime.serving.observing._calls import Calls, Done
 from coterie.runtime.serving.observing._logs import AccessLog, JsonFormatter

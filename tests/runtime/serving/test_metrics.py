@@ -14,8 +14,8 @@ import pytest
 import tritonclient.grpc as triton
 
 from coterie.runtime import load
-from coterie.runtime._prediction import Timing
 from coterie.runtime.batching import Batcher
+from coterie.runtime.engine._prediction import Timing
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving.models._models import Done, Models
 from coterie.runtime.serving.observing._board import Board, line_of, read_told

@@ -14,8 +14,8 @@ import tritonclient.http as triton_http
 from tritonclient.utils import InferenceServerException
 
 from coterie.runtime import Engine, load
-from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
+from coterie.runtime.engine import Prediction
 from coterie.runtime.serving import Addresses, running_server
 from coterie.runtime.serving.models._classification import classify
 from coterie.runtime.serving.models._metadata import EXTENSIONS

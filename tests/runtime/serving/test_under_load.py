@@ -16,8 +16,8 @@ from grpc_status import rpc_status
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from coterie.runtime import Engine, load
-from coterie.runtime._asked import Asked
 from coterie.runtime.batching import Batcher, Limits
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._front import Front
 from coterie.runtime.serving.models._models import Models

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coterie.runtime import BundleError, IntegrityError, SignatureError, load_bundle
-from coterie.runtime._signature import make_keys, sign_manifest
+from coterie.runtime.bundle._signature import make_keys, sign_manifest
 from coterie.runtime.manifest import MANIFEST, WEIGHTS
 from coterie.runtime.store import Store, Trial, is_store
 

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from coterie.cli._bench._questions import Inputs, Questions
 from coterie.cli._bench._timing import Times, side_by_side
 from coterie.runtime import Bundle, Engine
-from coterie.runtime._asked import Asked
+from coterie.runtime.engine._asked import Asked
 
 ENGINE, ONE_BY_ONE, GROUPED = "coterie", "a session a task", "a session a task, grouped"
 

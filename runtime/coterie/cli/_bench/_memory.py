@@ -16,8 +16,8 @@ import numpy.typing as npt
 from coterie.cli._bench._engine import SessionATask
 from coterie.cli._bench._questions import random_questions
 from coterie.runtime import load, load_bundle
-from coterie.runtime._asked import Asked
 from coterie.runtime._resident import resident_bytes
+from coterie.runtime.engine._asked import Asked
 from coterie.runtime.errors import CoterieError
 
 ROUTER, SESSIONS = "coterie", "a session a task"

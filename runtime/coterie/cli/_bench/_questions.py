@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from coterie.runtime import Bundle
-from coterie.runtime._inputs import as_inputs, takes_text
+from coterie.runtime.engine._inputs import as_inputs, takes_text
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
 

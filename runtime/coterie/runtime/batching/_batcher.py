@@ -11,11 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._asked import Asked
-from coterie.runtime._engine import Engine
-from coterie.runtime._graph import RunOptions
-from coterie.runtime._inputs import takes_text
-from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime._process import is_own, on_one_core, step_back
 from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._lull import lull
@@ -24,6 +19,11 @@ from coterie.runtime.batching._pace import Pace
 from coterie.runtime.batching._queue import FairQueue
 from coterie.runtime.batching._telling import Answers, Telling
 from coterie.runtime.batching._ticket import MANY, Shape, Ticket
+from coterie.runtime.engine import Engine
+from coterie.runtime.engine._asked import Asked
+from coterie.runtime.engine._graph import RunOptions
+from coterie.runtime.engine._inputs import takes_text
+from coterie.runtime.engine._prediction import Prediction, Timing
 from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
 
 _BESIDE = 0.0002

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._asked import Asked
+from coterie.runtime.engine._asked import Asked
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching._queue import fair_share
 from coterie.runtime.batching._ticket import Ticket
+from coterie.runtime.engine import Prediction
 from coterie.runtime.errors import CoterieError
 
 _AT_ONCE = 4

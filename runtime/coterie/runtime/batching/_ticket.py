@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from coterie.runtime._asked import Asked
-from coterie.runtime._prediction import Prediction
+from coterie.runtime.engine import Prediction
+from coterie.runtime.engine._asked import Asked
 
 MANY = -1
 """The flow of requests that ask several tasks."""

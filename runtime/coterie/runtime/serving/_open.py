@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from coterie.runtime._bundle import Bundle, load_bundle
-from coterie.runtime._engine import Engine
-from coterie.runtime._signature import PublicKey
 from coterie.runtime.batching import Batcher, Limits
+from coterie.runtime.bundle import Bundle, load_bundle
+from coterie.runtime.bundle._signature import PublicKey
+from coterie.runtime.engine import Engine
 from coterie.runtime.errors import BundleError, ConfigError
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.models._follow import Follower, load_served

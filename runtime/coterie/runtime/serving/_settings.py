@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from coterie.runtime._engine import SESSION_BYTES
 from coterie.runtime._json import unique_names
-from coterie.runtime._sessions import Weights
+from coterie.runtime.engine._engine import SESSION_BYTES
+from coterie.runtime.engine._sessions import Weights
 from coterie.runtime.errors import ConfigError
 from coterie.runtime.serving.access._tls import Tls
 from coterie.runtime.serving.models._sizes import LONGEST_TEXT

@@ -9,11 +9,11 @@ import secrets
 import shutil
 from pathlib import Path
 
-from coterie.runtime._bundle import Bundle, load_bundle
 from coterie.runtime._durable import copy_file, flush_folder, locked, write_file
-from coterie.runtime._engine import Engine
-from coterie.runtime._files import read_file
-from coterie.runtime._signature import PublicKey
+from coterie.runtime.bundle import Bundle, load_bundle
+from coterie.runtime.bundle._files import read_file
+from coterie.runtime.bundle._signature import PublicKey
+from coterie.runtime.engine import Engine
 from coterie.runtime.errors import BundleError, RequestError
 from coterie.runtime.manifest import MANIFEST, SIGNATURE
 from coterie.runtime.store._pointer import POINTER, Pointer, Trial, parse_pointer

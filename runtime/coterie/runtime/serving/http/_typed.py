@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._inputs import takes_text
-from coterie.runtime._prediction import Named, Prediction, Result
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._inputs import takes_text
+from coterie.runtime.engine._prediction import Named, Prediction, Result
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.serving.access._callers import ANYBODY, Caller

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from coterie.runtime._prediction import Prediction
+from coterie.runtime.engine import Prediction
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.serving.models._tensors import Array
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from coterie.runtime._engine import Engine
 from coterie.runtime._process import give_back_memory
 from coterie.runtime.batching import Batcher
+from coterie.runtime.engine import Engine
 from coterie.runtime.errors import BundleError, CoterieError
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.models._version import Version

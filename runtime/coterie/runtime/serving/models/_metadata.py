@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._inputs import takes_text
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._inputs import takes_text
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.tasks import ROUTER, TaskSpec
 

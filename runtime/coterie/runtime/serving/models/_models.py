@@ -10,9 +10,9 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._prediction import Prediction, Timing
 from coterie.runtime.batching import Batcher
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._prediction import Prediction, Timing
 from coterie.runtime.errors import UnknownTaskError
 from coterie.runtime.serving._failures import failure_of, not_ready
 from coterie.runtime.serving.access._callers import ANYBODY, Caller

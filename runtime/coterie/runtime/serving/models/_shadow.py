@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from coterie.runtime._prediction import Prediction
+from coterie.runtime.engine import Prediction
 from coterie.runtime.errors import UnavailableError
 from coterie.runtime.serving.models._version import Version
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from coterie.runtime._prediction import Prediction
 from coterie.runtime.batching import Batcher
+from coterie.runtime.engine import Prediction
 from coterie.runtime.errors import InvalidInputError, UnknownTaskError
 from coterie.runtime.serving._failures import TooLargeError
 from coterie.runtime.serving.access._callers import ANYBODY, Caller

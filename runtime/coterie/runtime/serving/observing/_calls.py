@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from coterie.runtime._prediction import Timing
+from coterie.runtime.engine._prediction import Timing
 
 REQUEST_ID = "x-request-id"
 """The header, and the gRPC metadata, in which an id comes and goes."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coterie.runtime._prediction import Prediction
+from coterie.runtime.engine import Prediction
 from coterie.runtime.serving.observing._tally import little_by_little
 
 _EXACT = 8

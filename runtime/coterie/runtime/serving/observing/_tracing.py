@@ -14,7 +14,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from coterie.runtime.serving.observing._calls import Call
 
 if TYPE_CHECKING:
-    from coterie.runtime._prediction import Timing
+    from coterie.runtime.engine._prediction import Timing
 
 _FAULTS = ("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN")
 _RUNS = 256

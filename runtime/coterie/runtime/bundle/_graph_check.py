@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coterie.runtime._protobuf import Value, WireError, fields, part, text
-from coterie.runtime._safetensors import TensorIndex
+from coterie.runtime.bundle._protobuf import Value, WireError, fields, part, text
+from coterie.runtime.bundle._safetensors import TensorIndex
 from coterie.runtime.errors import IntegrityError
 from coterie.runtime.manifest import WEIGHTS
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from coterie.runtime._files import AGAIN
-from coterie.runtime._safetensors import TensorIndex
+from coterie.runtime.bundle._files import AGAIN
+from coterie.runtime.bundle._safetensors import TensorIndex
 from coterie.runtime.errors import BundleError, IntegrityError
 from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import cache
 
-from coterie.runtime._graph import Graph
 from coterie.runtime._process import UNASKED, step_back
+from coterie.runtime.engine._graph import Graph
 
 _LOG = logging.getLogger("coterie.runtime")
 _FEWEST = 8

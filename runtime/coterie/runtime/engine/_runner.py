@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._asked import Asked
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._graph import Floats, Graph, RunOptions
-from coterie.runtime._large_pages import large_pages
-from coterie.runtime._sessions import Sessions
-from coterie.runtime._task_graphs import TaskGraphs
-from coterie.runtime._trial import own_sessions_pay
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._asked import Asked
+from coterie.runtime.engine._graph import Floats, Graph, RunOptions
+from coterie.runtime.engine._large_pages import large_pages
+from coterie.runtime.engine._sessions import Sessions
+from coterie.runtime.engine._task_graphs import TaskGraphs
+from coterie.runtime.engine._trial import own_sessions_pay
 from coterie.runtime.errors import BundleError
 
 Mode = Literal["auto", "router", "task"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from coterie.runtime._graph import Array, Floats, Graph, RunOptions
+from coterie.runtime.engine._graph import Array, Floats, Graph, RunOptions
 
 
 class DividedRouter:

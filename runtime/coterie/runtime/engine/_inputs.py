@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._values import all_finite
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._values import all_finite
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import TensorSpec
 from coterie.runtime.text import Text, TextEncoder

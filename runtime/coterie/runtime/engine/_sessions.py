@@ -8,11 +8,11 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from coterie.runtime._bundle import Bundle
-from coterie.runtime._devices import CPU, check_started, on_device, with_options
-from coterie.runtime._divided import DividedRouter
-from coterie.runtime._graph import Graph, check_contract
 from coterie.runtime._process import share
+from coterie.runtime.bundle import Bundle
+from coterie.runtime.engine._devices import CPU, check_started, on_device, with_options
+from coterie.runtime.engine._divided import DividedRouter
+from coterie.runtime.engine._graph import Graph, check_contract
 from coterie.runtime.errors import BundleError
 from coterie.runtime.manifest import RouterParts
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from coterie.runtime._consistency import check_names, check_sizes, check_tensors
-from coterie.runtime._files import AGAIN, check_file, read_file
-from coterie.runtime._graph_check import check_graph
-from coterie.runtime._safetensors import TensorIndex, read_index
-from coterie.runtime._signature import PublicKey, check_signature
+from coterie.runtime.bundle._consistency import check_names, check_sizes, check_tensors
+from coterie.runtime.bundle._files import AGAIN, check_file, read_file
+from coterie.runtime.bundle._graph_check import check_graph
+from coterie.runtime.bundle._safetensors import TensorIndex, read_index
+from coterie.runtime.bundle._signature import PublicKey, check_signature
 from coterie.runtime.errors import BundleError, IntegrityError, UnknownTaskError
 from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest, parse_manifest
 from coterie.runtime.tasks import TaskSpec

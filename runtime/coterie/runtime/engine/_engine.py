@@ -9,16 +9,16 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._asked import Asked
-from coterie.runtime._bundle import Bundle, load_bundle
-from coterie.runtime._devices import provider_problems
-from coterie.runtime._graph import RunOptions
-from coterie.runtime._inputs import as_indices, as_inputs
-from coterie.runtime._prediction import Prediction, Timing
-from coterie.runtime._runner import Mode, Runner
-from coterie.runtime._sessions import Sessions, Weights
-from coterie.runtime._signature import PublicKey
-from coterie.runtime._values import all_finite, all_within
+from coterie.runtime.bundle import Bundle, load_bundle
+from coterie.runtime.bundle._signature import PublicKey
+from coterie.runtime.engine._asked import Asked
+from coterie.runtime.engine._devices import provider_problems
+from coterie.runtime.engine._graph import RunOptions
+from coterie.runtime.engine._inputs import as_indices, as_inputs
+from coterie.runtime.engine._prediction import Prediction, Timing
+from coterie.runtime.engine._runner import Mode, Runner
+from coterie.runtime.engine._sessions import Sessions, Weights
+from coterie.runtime.engine._values import all_finite, all_within
 from coterie.runtime.errors import BundleError, ConfigError, InvalidInputError
 from coterie.runtime.tasks import TaskSpec
 
