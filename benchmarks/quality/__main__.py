@@ -17,9 +17,9 @@ from benchmarks.quality._design import Job
 from benchmarks.quality._figures import draw
 from benchmarks.quality._linear import linear
 from benchmarks.quality._next import chosen, missing
-from benchmarks.quality._record import Record, dev, read, write
+from benchmarks.quality._record import Record, dev, diverged, read, write
 from benchmarks.quality._tables import own_plans, summary
-from benchmarks.quality._train import opened, train
+from benchmarks.quality._train import DivergedError, opened, train
 from benchmarks.quality.cifar import CIFAR
 from benchmarks.quality.digits import DIGITS
 from benchmarks.quality.fdu import FDU
@@ -69,6 +69,13 @@ class Work:
             console.print(f"{time.strftime('%H:%M:%S')} {job.name}")
             try:
                 record = self.record(job)
+            except DivergedError as error:
+                console.print(f"{job.name} diverged: {error}", style="red", markup=False)
+                if chosen(job.study, job.system) is None:  # a try, which is one that is not chosen
+                    write(job, diverged(job, str(error)))
+                else:
+                    self.failed.append(job.name)
+                continue
             except RuntimeError as error:
                 console.print(str(error), style="red", markup=False)
                 self.failed.append(job.name)

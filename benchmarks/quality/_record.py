@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from benchmarks.common import result_folder
 from benchmarks.quality._design import Job
 
 Record = dict[str, Any]
+
+_DIVERGED = "diverged"
 
 
 def identity(job: Job) -> Record:
@@ -55,12 +58,22 @@ def dumped(record: Record) -> str:
 
 def is_sealed(record: Record) -> bool:
     """Return whether a run's scores beyond dev were not read."""
-    return "test" not in record["scores"]
+    return "test" not in record.get("scores", {})
+
+
+def diverged(job: Job, why: str) -> Record:
+    """Return the record of a try whose loss ceased to be a number."""
+    return {**identity(job), _DIVERGED: why}
+
+
+def has_diverged(record: Record) -> bool:
+    """Return whether a try came to no scores."""
+    return _DIVERGED in record
 
 
 def dev(record: Record, without: tuple[str, ...] = ()) -> float:
-    """Return the mean over tasks of what a run scored on dev, in percent."""
-    return mean_score(record, "dev", without)
+    """Return the mean over tasks of what a run scored on dev, in percent; less than any, if it diverged."""
+    return -math.inf if has_diverged(record) else mean_score(record, "dev", without)
 
 
 def mean_score(record: Record, split: str, without: tuple[str, ...] = ()) -> float:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from benchmarks.quality._design import Comparison, Job, Protocol, Study, System, finals, tries
 from benchmarks.quality._next import chosen
-from benchmarks.quality._record import Record, dev, is_sealed, mean_score, read
+from benchmarks.quality._record import Record, dev, has_diverged, is_sealed, mean_score, read
 from benchmarks.quality._sharing import between_seeds, groups
 
 LOSS = 1.0
@@ -193,8 +193,9 @@ def _sharing(study: Study, records: Mapping[str, list[Record]]) -> dict[str, Any
 def _tries(study: Study, system: System) -> dict[str, Any]:
     """Return what each of a system's tries scored on dev."""
     made = {job.choice: read(job) for job in tries(study, system)}
+    known = {name: record for name, record in made.items() if record is not None}
     return {
         "title": system.title,
         "chosen": chosen(study, system),
-        "dev": {name: round(dev(record), 2) for name, record in made.items() if record is not None},
+        "dev": {name: None if has_diverged(each) else round(dev(each), 2) for name, each in known.items()},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,11 @@ others read the same."""
 
 
 _SHARING = threading.Lock()
+_NO_NUMBER = re.compile(r"error: (the loss is (?:nan|-?inf) at epoch \d+)")
+
+
+class DivergedError(RuntimeError):
+    """A training that ended because its loss was no number any more: these settings are too much for it."""
 
 
 def arguments(job: Job, files: tuple[str, ...], folder: Path, threads: int) -> list[str]:
@@ -50,7 +56,8 @@ def train(job: Job, files: tuple[str, ...], runs: Path, threads: int) -> Record:
     """Train, or go on with a training that was interrupted; return its record.
 
     Raises:
-        RuntimeError: If the command fails; its last lines are the message.
+        DivergedError: If the loss was no number any more.
+        RuntimeError: If the command fails otherwise; its last lines are the message.
     """
     folder = runs / job.name
     shared = runs / job.study.name / f"{job.protocol.name}-{VECTORS}"
@@ -70,7 +77,10 @@ def train(job: Job, files: tuple[str, ...], runs: Path, threads: int) -> Record:
         _, status, used = os.wait4(child.pid, 0)
     if status:
         lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        raise RuntimeError(f"{job.name} failed:\n" + "\n".join(lines[-15:]))
+        said = "\n".join(lines[-15:])
+        if found := _NO_NUMBER.search(said):
+            raise DivergedError(found[1])
+        raise RuntimeError(f"{job.name} failed:\n{said}")
     _share_vectors(folder / VECTORS, shared)
     seconds = time.perf_counter() - began
     return described(job, load_run(folder)) | {

@@ -67,6 +67,30 @@ def test_a_system_is_not_chosen_before_all_its_tries_are_made(tmp_path: Path) ->
     assert chosen(small, own) == "slow"
 
 
+@pytest.mark.slow
+def test_a_try_that_diverges_is_made_once_and_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loud = System(
+        name="own",
+        title="one model a task",
+        configuration="digits-hard",
+        options=("trainer.gradient_clip=null",),
+        tries={"loud": ("trainer.lr=1e30",), "preset": ()},
+    )
+    small = study(systems=(loud,), comparisons=(), ours="own", shown=("own",))
+    monkeypatch.setattr("benchmarks.quality._train.ROOT", tmp_path)
+    monkeypatch.setitem(command.STUDIES, "small", small)
+    work = command.Work({"small": ()}, tmp_path / "runs", 1, (), time.monotonic() + 600)
+    work.run()
+    assert work.failed == []
+    assert chosen(small, loud) == "preset"
+    assert not list(missing([small]))
+    found = summary([small])["studies"]["small"]["tries"][0]
+    assert found["dev"]["loud"] is None
+    assert found["dev"]["preset"] > 0
+
+
 def test_only_the_scores_of_what_was_chosen_are_still_to_be_read(tmp_path: Path) -> None:
     small = study()
     own = small.systems[0]
