@@ -6,7 +6,7 @@ import pytest
 
 from .sources import Module, folder_of, modules
 
-SHARED = {f"coterie.runtime.{name}" for name in ("errors", "plan", "tasks", "manifest", "text")}
+SHARED = {f"coterie.runtime.{name}" for name in ("errors", "plan", "tasks", "manifest", "text", "cells")}
 SERVERS = ("coterie.runtime.serving", "coterie.runtime.service")
 LAZY = ("coterie.cli._bench", "coterie.cli._demo", "coterie.cli._render_top")
 """Parts of a command that are themselves imported only when it is called."""

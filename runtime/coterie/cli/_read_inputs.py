@@ -8,20 +8,18 @@ import json
 import math
 import sys
 import tokenize
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from coterie.runtime.cells import long_cells
 from coterie.runtime.errors import InvalidInputError
 from coterie.runtime.manifest import Manifest, TensorSpec
 
 FORMATS = (".json", ".npy", ".csv", ".txt")
 
 _PIPE = "the standard input"
-_LONGEST_CELL = 1 << 26
 _SHOWN = 40
 
 
@@ -119,21 +117,11 @@ def _json(content: str, name: str) -> Any:
     return value
 
 
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    # The limit belongs to the whole process, so it is put back; its default is shorter than a long document.
-    previous = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(previous)
-
-
 def _rows(content: str, name: str) -> list[_Row]:
     """Return the rows of a CSV, blank lines left out."""
     reader = csv.reader(io.StringIO(content, newline=""))
     rows, line = [], 1
-    with _long_cells():
+    with long_cells():
         try:
             for cells in reader:
                 if cells:

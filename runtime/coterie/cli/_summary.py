@@ -49,7 +49,7 @@ def summarise(folder: Path, *, public_key: Path | None = None) -> dict[str, Any]
             **_body(_read_run(folder)),
             **_run_facts(folder),
         }
-    from coterie.runtime.bundle._bundle import load_bundle
+    from coterie.runtime.bundle import load_bundle
 
     bundle = load_bundle(folder, public_key=public_key)
     manifest = bundle.manifest

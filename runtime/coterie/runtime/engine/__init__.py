@@ -1,9 +1,8 @@
 """Runs a bundle's graphs: the router for all tasks, and sessions of single tasks where they pay.
 
-Engine            checks what is asked, and names what was answered
-Runner          chooses the graphs: the router, or a task's own session
-Sessions      makes the sessions of ONNX Runtime
-TaskGraphs    keeps those of single tasks, within a number of bytes
+An ``Engine`` checks what is asked and names what was answered. Its ``Runner`` chooses the graphs: the router,
+or a task's own session. ``Sessions`` makes the sessions of ONNX Runtime, and ``TaskGraphs`` keeps those of
+single tasks, within a number of bytes.
 """
 
 from coterie.runtime.engine._engine import Engine, load

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,11 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coterie.runtime.cells import long_cells
 from coterie.training.data._problems import Problems, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from coterie.training.data._dataset import Ints
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -31,7 +29,6 @@ _SUFFIXES: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-_LONGEST_CELL = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,21 +119,11 @@ def _decode(path: Path, problems: Problems) -> str:
         return raw.decode("utf-8-sig", errors="replace")
 
 
-@contextmanager
-def _long_cells() -> Iterator[None]:
-    # The limit belongs to the whole process, so it is put back; its default is shorter than a long document.
-    previous = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(previous)
-
-
 def _read_csv(path: Path, text: str, delimiter: str, wanted: Wanted, problems: Problems) -> Table | None:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
-    with _long_cells():
+    with long_cells():
         while True:
             line = reader.line_num + 1
             try:
