@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.common import write_result
 from benchmarks.export.planted import planted_inputs, planted_model, same_files, task_by_task, weight_bytes
-from coterie.exporter import export
+from coterie.exporter import About, export
 from coterie.runtime.manifest import Manifest, Provenance
 from coterie.training.frozen import FrozenBank, FrozenModel
 
@@ -64,7 +64,7 @@ def run(
         folder,
         reference=task_by_task(model),
         samples=planted_inputs(),
-        provenance=Provenance(coterie="0", versions={"torch": torch.__version__}),
+        about=About(Provenance(coterie="0", versions={"torch": torch.__version__})),
         overwrite=True,
         on_progress=phases,
         **options,

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from benchmarks.common import write_result
 from benchmarks.export.planted import block_bytes, planted_inputs, planted_model, same_files, task_by_task
-from coterie.exporter import export, export_run, export_standalone
+from coterie.exporter import About, Checks, export, export_run, export_standalone
 from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest, Provenance
 from coterie.training import load_run_config, train
 from coterie.training.frozen import FrozenModel
@@ -83,8 +83,8 @@ def planted(tasks: int, width: int, scratch: Path) -> dict[str, Any]:
         scratch / "planted",
         reference=task_by_task(model),
         samples=planted_inputs(),
-        provenance=Provenance(coterie="0"),
-        verify_share=0.05,
+        about=About(Provenance(coterie="0")),
+        checks=Checks(share=0.05),
     )
     rows = stage_rows(model, scratch / "planted", manifest)
     files = file_bytes(scratch / "planted", manifest)

@@ -24,7 +24,7 @@ from benchmarks.common import write_result
 from benchmarks.export.planted import planted_inputs, planted_model, task_by_task
 from benchmarks.peers import HERE, environment
 from benchmarks.peers.mlserver import running_mlserver
-from coterie.exporter import export
+from coterie.exporter import About, export
 from coterie.runtime import Engine, load
 from coterie.runtime.manifest import Provenance
 from coterie.runtime.serving import Addresses, running_server
@@ -41,7 +41,7 @@ def make_bundle(folder: Path) -> Engine:
         folder,
         reference=task_by_task(model),
         samples=planted_inputs(),
-        provenance=Provenance(coterie="0"),
+        about=About(Provenance(coterie="0")),
     )
     return load(folder, threads=1)
 

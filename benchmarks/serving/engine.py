@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.common import side_by_side, write_result
 from benchmarks.export.planted import planted_inputs, planted_model, task_by_task
-from coterie.exporter import export
+from coterie.exporter import About, export
 from coterie.runtime import Engine, load
 from coterie.runtime.manifest import Provenance
 from coterie.training.blocks import MlpConfig
@@ -61,7 +61,7 @@ def export_untrained(model: FrozenModel, folder: Path) -> Path:
         folder,
         reference=task_by_task(model),
         samples=planted_inputs(),
-        provenance=Provenance(coterie="0"),
+        about=About(Provenance(coterie="0")),
     )
     return folder
 

@@ -100,7 +100,7 @@ def main() -> None:
         print(json.dumps(ask(Path(folder), way, int(sessions))))
         return
     from benchmarks.export.planted import planted_inputs, planted_model, task_by_task
-    from coterie.exporter import export
+    from coterie.exporter import About, export
     from coterie.runtime.manifest import Provenance
 
     with TemporaryDirectory() as scratch:
@@ -110,7 +110,7 @@ def main() -> None:
             folder,
             reference=task_by_task(model),
             samples=planted_inputs(),
-            provenance=Provenance(coterie="0"),
+            about=About(Provenance(coterie="0")),
         )
         weights = manifest.sizes["weights"]
         found = {way: measure(folder, way, chosen.sessions) for way in (*WAYS, ORDINARY)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.exporter import models
 
-from coterie.exporter import export
+from coterie.exporter import About, Checks, export
 from coterie.runtime.manifest import Manifest, Provenance
 from coterie.training.frozen import FrozenModel
 from coterie.training.several import Arrays, apply, each, take
@@ -48,13 +48,17 @@ class Exported:
 
 
 def publish(model: FrozenModel, folder: Path, **options: object) -> Manifest:
-    """Export a model that is its own reference."""
-    defaults = {
-        "reference": model,
-        "samples": models.samples(model),
-        "provenance": Provenance(coterie="0", seed=1, config={"width": 12}, versions={"torch": "2"}),
-    }
-    return export(model, folder, **{**defaults, **options})
+    """Export a model that is its own reference; the fields of About and Checks are options as others are."""
+    provenance = Provenance(coterie="0", seed=1, config={"width": 12}, versions={"torch": "2"})
+    about = {"provenance": provenance} | _taken(About, options)
+    defaults = {"reference": model, "samples": models.samples(model)}
+    checks = Checks(**_taken(Checks, options))
+    return export(model, folder, about=About(**about), checks=checks, **{**defaults, **options})
+
+
+def _taken(kind: type, options: dict[str, object]) -> dict[str, object]:
+    """Take out what a class has fields for."""
+    return {field.name: options.pop(field.name) for field in fields(kind) if field.name in options}
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def test_all_of_few_and_a_share_of_many_are_asked(tasks: int, share: float | Non
 
 
 def test_the_manifest_says_which_graphs_were_asked(tmp_path: Path) -> None:
-    parity = publish(shared(), tmp_path / "bundle", verify_share=0.3).parity
+    parity = publish(shared(), tmp_path / "bundle", share=0.3).parity
     assert (parity.graphs, parity.of, len(parity.tasks)) == (3, 7, 2)
     assert parity.max_abs_error >= max(parity.tasks.values())
 
@@ -54,7 +54,7 @@ def test_torch_is_asked_in_one_thread_and_gets_its_threads_back(tmp_path: Path) 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_share_that_is_none_is_refused(tmp_path: Path, share: float) -> None:
     with pytest.raises(ExportError, match="share"):
-        publish(shared(), tmp_path / "bundle", verify_share=share)
+        publish(shared(), tmp_path / "bundle", share=share)
 
 
 def test_a_graph_that_is_not_asked_must_load_unless_it_is_known(exported: Get, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from coterie.exporter import export, export_standalone
+from coterie.exporter import About, export, export_standalone
 from coterie.runtime.errors import ParityError
 from coterie.runtime.manifest import Provenance, TensorSpec
 from coterie.runtime.tasks import TaskSpec
@@ -48,8 +48,13 @@ def samples() -> np.ndarray:
 @pytest.fixture(scope="module")
 def bundle(model: MultiTaskModel, samples: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("taggings") / "bundle"
-    provenance = Provenance(coterie="0.0.0")
-    manifest = export(model.freeze(), path, reference=model, samples=samples, provenance=provenance)
+    manifest = export(
+        model.freeze(),
+        path,
+        reference=model,
+        samples=samples,
+        about=About(Provenance(coterie="0.0.0")),
+    )
     assert manifest.parity.max_abs_error < 1e-5
     return path
 
@@ -110,7 +115,7 @@ def test_a_word_that_is_answered_differently_fails_the_export(
             tmp_path / "bundle",
             reference=other,
             samples=samples,
-            provenance=Provenance(coterie="0.0.0"),
+            about=About(Provenance(coterie="0.0.0")),
         )
 
 
@@ -133,7 +138,7 @@ def test_dense_layers_shared_and_own_answer_as_torch_does(samples: np.ndarray, t
         tmp_path / "bundle",
         reference=model,
         samples=samples,
-        provenance=Provenance(coterie="0.0.0"),
+        about=About(Provenance(coterie="0.0.0")),
     )
     assert model.head.size == 10 + 6 + 4
     assert manifest.parity.max_abs_error < 1e-5

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
+from coterie.exporter._about import CHECKS, About, Checks
 from coterie.exporter._builder import constant_nodes, length_without_weights, serialize
 from coterie.exporter._check import check
 from coterie.exporter._divide import divide
@@ -21,10 +21,10 @@ from coterie.exporter._files import (
     describe,
     graph_files,
 )
-from coterie.exporter._metrics import Measuring, compare_metrics, with_measured
+from coterie.exporter._metrics import compare_metrics, with_measured
 from coterie.exporter._model import BoundModel, prune
 from coterie.exporter._precision._agree import reference_of, rounding_of
-from coterie.exporter._precision._narrow import FP32, Narrowing, bind_in, precision_report
+from coterie.exporter._precision._narrow import FP32, Bound, Narrowing, bind_in, precision_report
 from coterie.exporter._previous import Contents, Previous
 from coterie.exporter._publish import staged_folder
 from coterie.exporter._report import render_report
@@ -40,9 +40,10 @@ from coterie.runtime.errors import ExportError, IntegrityError
 from coterie.runtime.manifest import (
     MANIFEST,
     WEIGHTS,
-    ColumnCut,
+    FileEntry,
     Manifest,
-    Provenance,
+    Parity,
+    PrecisionReport,
     RouterParts,
     TaskEntry,
     TextSpec,
@@ -50,12 +51,7 @@ from coterie.runtime.manifest import (
 from coterie.training.frozen import FrozenModel
 from coterie.training.several import Arrays
 
-Metrics = Mapping[str, Mapping[str, Mapping[str, float]]]
-"""Task name to split to metric name to value."""
-
 Progress = Callable[[str], None]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def export(
@@ -64,15 +60,9 @@ def export(
     *,
     reference: Reference,
     samples: Arrays,
-    provenance: Provenance,
-    text: tuple[Path, TextSpec] | None = None,
-    metrics: Metrics | None = None,
-    measuring: Measuring | None = None,
-    column_cut: ColumnCut | None = None,
-    name: str = "model",
-    tolerance: float = 1e-4,
+    about: About,
+    checks: Checks = CHECKS,
     narrowing: Narrowing = FP32,
-    verify_share: float | None = None,
     overwrite: bool = False,
     on_progress: Progress | None = None,
 ) -> Manifest:
@@ -84,16 +74,9 @@ def export(
         reference: The torch model as trained, ``(inputs [R, ...], row [B], task [B]) -> scores [B, C]``.
         samples: Real inputs of a validation split, ``[n, ...]``, of a model with several inputs one array of
             each; the first 64 are asked of every graph.
-        provenance: Where the model comes from.
-        text: The tokenizer's file and how it is used, when the input is text.
-        metrics: What each task scored; values that are not finite are left out.
-        measuring: How to score the bundle as well; in fp32 it must score as the reference does.
-        column_cut: What was cut of the model before.
-        name: The model's name: letters, digits, ``.``, ``_`` and ``-``.
-        tolerance: Largest difference of a score from the reference's, relative where the score is above 1.
+        about: What the bundle says of the model.
+        checks: What it must show before it is published.
         narrowing: What weights are stored in, and what that may cost a task.
-        verify_share: Share of the task graphs that are asked, the others are only loaded. None: all of up to
-            100; of more, 5 %, but not fewer than 100. The router is asked about every task.
         overwrite: Replace a bundle that is already there; a reader sees the old one or the new one. What is
             the same in both stays where it was in the weight file, and is not checked again.
         on_progress: Called with a line of text at each step.
@@ -103,64 +86,50 @@ def export(
         ExportError: If the bundle cannot be made or published.
     """
     progress = on_progress or (lambda _: None)
-    metrics = metrics or {}
-    _check_arguments(frozen, name, tolerance, verify_share, metrics)
+    about.check({task.name for task in frozen.tasks})
+    checks.check()
     narrowing.check()
     check_samples(frozen.inputs, samples)
     destination = Path(destination)
     with staged_folder(destination, overwrite=overwrite) as folder:
         previous = Previous.at(destination)
-        made = bind_in(
-            narrowing, prune(frozen), samples, reference=reference, tolerance=tolerance, on_progress=progress
+        bound = bind_in(
+            narrowing,
+            prune(frozen),
+            samples,
+            reference=reference,
+            tolerance=checks.tolerance,
+            on_progress=progress,
         )
-        model, store = made.model, made.store
-        progress("writing weights")
-        weights = store.write(folder / WEIGHTS, None if previous is None else previous.weights)
-        graphs, sizes = _write_graphs(folder, model, weights, progress)
-        if text is not None:
-            _copy_tokenizer(folder, *text)
+        written = _write(folder, bound, about, previous, progress)
         checked = Checked(
             folder,
-            model.inputs,
-            model.tasks,
-            graphs,
+            bound.model.inputs,
+            bound.model.tasks,
+            written.graphs,
             ROUTER_FILE,
             rounding_of(narrowing.precision),
             parts=(HOST_FILE, DEVICE_FILE),
         )
-        contents = Contents(folder, weights)
-        known = {} if previous is None else previous.known(contents, checked, provenance, tolerance)
-        manifest = Manifest(
-            name=name,
-            inputs=model.inputs,
-            text=None if text is None else text[1],
-            tasks=tuple(
-                TaskEntry(task=task, graph=graph, metrics=_finite(metrics.get(task.name, {})))
-                for task, graph in zip(model.tasks, graphs, strict=True)
-            ),
-            router=ROUTER_FILE,
-            router_parts=RouterParts(host=HOST_FILE, device=DEVICE_FILE),
-            plan=model.plan,
-            tensors=model.tensor_uses(),
-            files={path.name: describe(path) for path in sorted(folder.iterdir())},
-            sizes=sizes if narrowing.precision == "fp32" else {**sizes, "fp32": made.fp32_bytes},
-            kinds=kind_sizes(model, weights),
-            parity=check(
-                checked,
-                *reference_of(narrowing.precision, checked, reference, samples),
-                tolerance=tolerance,
-                share=verify_share,
-                known=known,
-                on_progress=progress,
-            ),
-            precision=precision_report(made, narrowing, checked, reference, samples),
-            column_cut=column_cut,
-            provenance=provenance,
+        contents = Contents(folder, written.weights)
+        known: Mapping[str, float | None] = {}
+        if previous is not None:
+            known = previous.known(contents, checked, about.provenance, checks.tolerance)
+        parity = check(
+            checked,
+            *reference_of(narrowing.precision, checked, reference, samples),
+            tolerance=checks.tolerance,
+            share=checks.share,
+            known=known,
+            on_progress=progress,
         )
+        precision = precision_report(bound, narrowing, checked, reference, samples)
+        manifest = _manifest(bound, written, about, parity=parity, precision=precision)
+        measuring = checks.measuring
         if measuring is not None:
             progress(f"scoring the router on the {measuring.split} split")
             exact = narrowing.precision == "fp32"
-            found = compare_metrics(checked, reference, measuring, tolerance=tolerance, exact=exact)
+            found = compare_metrics(checked, reference, measuring, tolerance=checks.tolerance, exact=exact)
             manifest = with_measured(manifest, found)
         manifest = _write_manifest(folder, manifest)
         if previous is not None:
@@ -170,6 +139,63 @@ def export(
     return manifest
 
 
+@dataclass(frozen=True)
+class _Written:
+    """What lies in a bundle's folder before its manifest.
+
+    Attributes:
+        weights: The weight file.
+        graphs: Each task's file.
+        sizes: Of what, to bytes.
+        files: Every file's length and checksum, by name.
+    """
+
+    weights: WeightFile
+    graphs: list[str]
+    sizes: dict[str, int]
+    files: dict[str, FileEntry]
+
+
+def _write(
+    folder: Path, bound: Bound, about: About, previous: Previous | None, progress: Progress
+) -> _Written:
+    """Write the weights, the graphs and the tokenizer."""
+    progress("writing weights")
+    weights = bound.store.write(folder / WEIGHTS, None if previous is None else previous.weights)
+    graphs, sizes = _write_graphs(folder, bound.model, weights, progress)
+    if about.text is not None:
+        _copy_tokenizer(folder, *about.text)
+    files = {path.name: describe(path) for path in sorted(folder.iterdir())}
+    return _Written(weights, graphs, sizes, files)
+
+
+def _manifest(
+    bound: Bound, written: _Written, about: About, *, parity: Parity, precision: PrecisionReport | None
+) -> Manifest:
+    """Return what the bundle says of itself, but for what it scores and its report."""
+    model = bound.model
+    return Manifest(
+        name=about.name,
+        inputs=model.inputs,
+        text=None if about.text is None else about.text[1],
+        tasks=tuple(
+            TaskEntry(task=task, graph=graph, metrics=about.finite(task.name))
+            for task, graph in zip(model.tasks, written.graphs, strict=True)
+        ),
+        router=ROUTER_FILE,
+        router_parts=RouterParts(host=HOST_FILE, device=DEVICE_FILE),
+        plan=model.plan,
+        tensors=model.tensor_uses(),
+        files=written.files,
+        sizes=written.sizes if precision is None else {**written.sizes, "fp32": bound.fp32_bytes},
+        kinds=kind_sizes(model, written.weights),
+        parity=parity,
+        precision=precision,
+        column_cut=about.column_cut,
+        provenance=about.provenance,
+    )
+
+
 def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     """Write the report and then the manifest; return it with the report among its files."""
     (folder / REPORT_FILE).write_text(render_report(manifest), encoding="utf-8")
@@ -177,22 +203,6 @@ def _write_manifest(folder: Path, manifest: Manifest) -> Manifest:
     manifest = manifest.model_copy(update={"files": files})
     (folder / MANIFEST).write_text(manifest.dumps(), encoding="utf-8")
     return manifest
-
-
-def _check_arguments(
-    frozen: FrozenModel, name: str, tolerance: float, verify_share: float | None, metrics: Metrics
-) -> None:
-    if not _NAME.fullmatch(name):
-        raise ExportError(f"a model cannot be called {name!r}: use letters, digits, '.', '_' and '-'")
-    if not (math.isfinite(tolerance) and tolerance > 0):
-        raise ExportError(
-            f"a tolerance of {tolerance} checks nothing: give a small positive number, like 1e-4"
-        )
-    if verify_share is not None and not 0 < verify_share <= 1:
-        raise ExportError(f"a share of {verify_share} of the graphs cannot be asked: give 0.05, or 1 for all")
-    unknown = sorted(set(metrics) - {task.name for task in frozen.tasks})
-    if unknown:
-        raise ExportError(f"there are metrics of tasks that the model does not have: {unknown}")
 
 
 def _write_graphs(
@@ -249,11 +259,3 @@ def _copy_tokenizer(folder: Path, source: Path, spec: TextSpec) -> None:
     if not source.is_file():
         raise ExportError(f"the tokenizer's file {source.name} is missing: it belongs to the run")
     shutil.copyfile(source, target)
-
-
-def _finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Return the metrics that are numbers: a split without positives has no AUC, and JSON has no NaN."""
-    return {
-        split: {metric: float(value) for metric, value in values.items() if math.isfinite(value)}
-        for split, values in metrics.items()
-    }

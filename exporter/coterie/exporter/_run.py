@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic_core import to_jsonable_python
 
+from coterie.exporter._about import About, Checks
 from coterie.exporter._cut_columns import cut_columns
 from coterie.exporter._export import export
 from coterie.exporter._held_out import HeldOut, Scores
@@ -54,7 +55,7 @@ def export_run(
         max_metric_drop: Points that a task may lose on dev by that; blocks that cost more stay fp32. None
             measures nothing.
         tolerance: Largest difference of a score from torch's, relative where the score is above 1.
-        verify_share: Share of the task graphs that are asked; see ``export``.
+        verify_share: Share of the task graphs that are asked; see ``Checks``.
         overwrite: Replace a bundle that is already there; what is the same in both is not checked again.
         on_progress: Called with a line of text at each step.
 
@@ -72,6 +73,7 @@ def export_run(
         model, column_cut = cut_columns(run.model, held_out.measure, column_drop)
     measure = None if held_out is None else held_out.measure
     narrowing = Narrowing(precision=precision, max_metric_drop=max_metric_drop, measure=measure)
+    measuring = _measuring(run, held_out, model) if metric_check and held_out is not None else None
     tokenizer = None
     if run.tokenizer is not None and run.data.text is not None:
         tokenizer = (run.tokenizer, run.data.text)
@@ -81,15 +83,15 @@ def export_run(
             destination,
             reference=model,
             samples=run.samples(),
-            provenance=_provenance(run),
-            text=tokenizer,
-            metrics=_by_task(run.metrics),
-            measuring=_measuring(run, held_out, model) if metric_check and held_out is not None else None,
-            column_cut=column_cut,
-            name=run.config.name,
-            tolerance=tolerance,
+            about=About(
+                _provenance(run),
+                name=run.config.name,
+                text=tokenizer,
+                metrics=_by_task(run.metrics),
+                column_cut=column_cut,
+            ),
+            checks=Checks(tolerance, verify_share, measuring),
             narrowing=narrowing,
-            verify_share=verify_share,
             overwrite=overwrite,
             on_progress=on_progress,
         )
