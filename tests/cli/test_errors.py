@@ -12,7 +12,7 @@ import pytest
 
 from coterie import exporter
 from coterie.cli._bench import _measure
-from coterie.runtime._durable import write_file
+from coterie.runtime.durable import write_file
 
 from .conftest import Command
 

@@ -19,7 +19,7 @@ from coterie.cli.main import app
 from coterie.exporter import export_kserve
 from coterie.exporter._kserve import service_name
 from coterie.runtime import load
-from coterie.runtime.errors import ExportError
+from coterie.runtime.errors import BundleError, ExportError
 
 # The parts of KServe's resource definitions (serving.kserve.io) that an export uses; a field that is not in
 # them is refused.
@@ -180,6 +180,6 @@ def test_what_cannot_be_written_is_refused(bundle: Exported, tmp_path: Path) -> 
         export_kserve(bundle.folder, tmp_path / "one", storage_uri="s3://models/f")
     with pytest.raises(ExportError, match="no storage URI"):
         export_kserve(bundle.folder, tmp_path / "two", storage_uri="models/f", image="coterie:1")
-    with pytest.raises(ExportError, match="is not a bundle"):
+    with pytest.raises(BundleError, match="not a coterie bundle"):
         export_kserve(tmp_path, tmp_path / "three", storage_uri="s3://models/f", image="coterie:1")
     assert list(tmp_path.iterdir()) == []

@@ -12,8 +12,8 @@ from tests.exporter.conftest import Exported
 from tests.exporter.models import MODELS
 
 from coterie.exporter import render_report
-from coterie.runtime._overview import cluster_tree
 from coterie.runtime.manifest import Manifest, parse_manifest
+from coterie.runtime.overview import cluster_tree
 from coterie.runtime.plan import BlockPlan, SharingPlan, StagePlan
 
 Get = Callable[[str], Exported]

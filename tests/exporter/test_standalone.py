@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,9 +17,9 @@ import torch
 from tests.exporter.conftest import Exported
 from tests.exporter.models import MODELS
 
-from coterie.exporter import export_standalone
-from coterie.runtime.errors import ExportError
-from coterie.runtime.manifest import WEIGHTS
+from coterie.exporter import export_kserve, export_standalone, export_triton
+from coterie.runtime.errors import BundleError, IntegrityError, UnknownTaskError
+from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest
 from coterie.training.several import apply
 
 Get = Callable[[str], Exported]
@@ -53,9 +54,9 @@ def test_the_manifest_s_standalone_size_is_that_of_the_files(exported: Get, tmp_
 
 
 def test_an_unknown_task_is_refused_with_the_names_there_are(exported: Get, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no task 'nobody'; it has 'a', 'b'"):
+    with pytest.raises(UnknownTaskError, match="no task 'nobody': there are 'a', 'b'"):
         export_standalone(exported("features").folder, "nobody", tmp_path / "alone.onnx")
-    with pytest.raises(ExportError, match="not a bundle"):
+    with pytest.raises(BundleError, match="not a coterie bundle"):
         export_standalone(tmp_path, "a", tmp_path / "alone.onnx")
     assert list(tmp_path.iterdir()) == []
 
@@ -66,9 +67,33 @@ def test_an_altered_bundle_is_refused(exported: Get, tmp_path: Path) -> None:
     content = bytearray((folder / WEIGHTS).read_bytes())
     content[-3] ^= 1
     (folder / WEIGHTS).write_bytes(content)
-    with pytest.raises(ExportError, match="not as it was written"):
+    with pytest.raises(IntegrityError, match="altered"):
         export_standalone(folder, "a", tmp_path / "alone.onnx")
     assert not (tmp_path / "alone.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "door",
+    [
+        lambda folder, place: export_standalone(folder, "a", place / "alone.onnx"),
+        lambda folder, place: export_triton(folder, place / "repository"),
+        lambda folder, place: export_kserve(folder, place / "service", storage_uri="s3://m/f", image="c:1"),
+    ],
+)
+def test_a_stranger_s_bundle_that_names_a_file_outside_is_refused(
+    exported: Get, tmp_path: Path, door: Callable[[Path, Path], object]
+) -> None:
+    folder, place = tmp_path / "bundle", tmp_path / "place"
+    shutil.copytree(exported("features").folder, folder)
+    place.mkdir()
+    (tmp_path / "evil.txt").write_text("evil")
+    raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    raw["files"]["../evil.txt"] = {"length": 4, "sha256": hashlib.sha256(b"evil").hexdigest()}
+    forged = Manifest.model_validate({key: value for key, value in raw.items() if key != "checksum"})
+    (folder / MANIFEST).write_text(forged.dumps(), encoding="utf-8")
+    with pytest.raises(IntegrityError, match="evil"):
+        door(folder, place)
+    assert list(place.iterdir()) == []
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from tests.exporter.conftest import Exported
 from tritonclient.grpc import model_config_pb2
 
 from coterie.exporter import export_triton
-from coterie.runtime.errors import ExportError
+from coterie.runtime.errors import BundleError, ExportError, UnknownTaskError
 
 _DTYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(uint8)": "TYPE_UINT8"}
 
@@ -100,9 +100,9 @@ def test_only_the_tasks_asked_for(bundle: Exported, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_refused(bundle: Exported, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="has no task 'nobody'"):
+    with pytest.raises(UnknownTaskError, match="no task 'nobody'"):
         export_triton(bundle.folder, tmp_path / "one", tasks=["nobody"])
-    with pytest.raises(ExportError, match="is not a bundle"):
+    with pytest.raises(BundleError, match="not a coterie bundle"):
         export_triton(tmp_path, tmp_path / "two")
     (tmp_path / "three").mkdir()
     with pytest.raises(ExportError, match="exists"):

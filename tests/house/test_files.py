@@ -9,29 +9,12 @@ from importlib.resources import files
 
 import pytest
 
-from .sources import PACKAGES, ROOT, Module, modules
+from .sources import PACKAGES, ROOT, Module, folder_of, modules
 
 LINES = 400
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__"}
 UNSAFE_METHODS = {("torch", "load"), ("torch", "save"), ("np", "load")}
-SHIPPED = {
-    "runtime": [
-        "py.typed",
-        "serving/grpc/inference.proto",
-        "serving/grpc/inference.binpb",
-        "serving/http/page.html",
-    ],
-    "cli": ["py.typed"],
-    "exporter": ["py.typed", "report.html.j2"],
-    "training": [
-        "py.typed",
-        "presets/digits.yaml",
-        "presets/text.yaml",
-        "report/page.html.j2",
-        "report/style.css",
-    ],
-}
 
 
 def public_packages() -> list[Module]:
@@ -92,8 +75,11 @@ def test_all_lists_exactly_the_public_names(module: Module) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_what_is_not_python_is_installed_too(package: str) -> None:
-    home = files(f"coterie.{package}")
-    assert [name for name in SHIPPED[package] if not home.joinpath(name).is_file()] == []
+    home, source = files(f"coterie.{package}"), folder_of(package)
+    data = [path for path in source.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    names = [path.relative_to(source).as_posix() for path in data]
+    assert "py.typed" in names
+    assert [name for name in names if not home.joinpath(name).is_file()] == []
 
 
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:

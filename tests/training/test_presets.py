@@ -42,6 +42,26 @@ def test_a_files_relative_data_paths_start_from_its_folder(tmp_path: Path, data:
     assert str(load_run_config(own, data=elsewhere).data.path["all"]) == str(elsewhere.parent / "b.csv")
 
 
+def test_a_files_paths_in_the_model_start_from_its_folder_too(tmp_path: Path) -> None:
+    own = tmp_path / "run.yaml"
+    own.write_text(
+        """
+        data: {kind: table, path: {train: a.csv, test: /b.csv}, text: text, task: task, target: y}
+        model:
+          stages:
+            - {kind: hard, block: {kind: words, width: 3, vectors: glove.txt}}
+            - kind: views
+              views: {near: {kind: hf, folder: encoder}, far: [{kind: words, width: 3, vectors: /b.txt}]}
+        """
+    )
+    config = load_run_config(own, overrides=["model.stages.0.block.vectors=here.txt"])
+    assert config.data.path == {"train": tmp_path / "a.csv", "test": Path("/b.csv")}
+    assert config.model.stages[0].block.vectors == Path("here.txt").absolute()
+    assert load_run_config(own).model.stages[0].block.vectors == tmp_path / "glove.txt"
+    assert config.model.stages[1].views["near"][0].folder == tmp_path / "encoder"
+    assert config.model.stages[1].views["far"][0].vectors == Path("/b.txt")
+
+
 def test_an_unknown_preset_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean 'digits'"):
         load_run_config("digit")

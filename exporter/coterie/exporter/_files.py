@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import FileEntry
 from coterie.runtime.tasks import ROUTER
 
@@ -50,18 +49,6 @@ def describe(path: Path) -> FileEntry:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
         return FileEntry(length=file.tell(), sha256=digest.hexdigest())
-
-
-def check_files(folder: Path, files: dict[str, FileEntry]) -> None:
-    """Check every file's length and checksum.
-
-    Raises:
-        ExportError: If a file is not as it was written.
-    """
-    for name, entry in files.items():
-        path = folder / name
-        if not path.is_file() or describe(path) != entry:
-            raise ExportError(f"{name} is not as it was written: check the disk, and export again")
 
 
 def _slug(name: str) -> str:

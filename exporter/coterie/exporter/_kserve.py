@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import yaml
 
-from coterie.exporter._files import check_files
 from coterie.exporter._publish import staged_folder
 from coterie.exporter._triton import export_triton
+from coterie.runtime.bundle import Bundle, load_bundle
 from coterie.runtime.errors import ExportError
-from coterie.runtime.manifest import MANIFEST, SIGNATURE, parse_manifest
+from coterie.runtime.manifest import MANIFEST, SIGNATURE
 
 Runtime = Literal["coterie", "triton"]
 
@@ -39,7 +39,7 @@ _RESOURCES = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "2
 
 
 def export_kserve(
-    bundle_path: Path,
+    bundle: Bundle | Path,
     destination: Path,
     *,
     storage_uri: str,
@@ -49,7 +49,7 @@ def export_kserve(
     """Write what KServe needs to serve a bundle.
 
     Args:
-        bundle_path: The bundle's folder.
+        bundle: The bundle, or its folder.
         destination: The folder to write, which must not exist. It appears whole or not at all.
         storage_uri: Where the content of ``model/`` will lie, such as ``s3://models/digits`` or
             ``pvc://models/digits``.
@@ -60,24 +60,22 @@ def export_kserve(
         The name of the service.
 
     Raises:
-        ExportError: If the bundle is damaged, an option is missing, or the folder cannot be written.
+        BundleError: If the folder holds no bundle, or one that is damaged or forged.
+        ExportError: If an option is missing, or the folder cannot be written.
     """
-    bundle = Path(bundle_path)
-    if not (bundle / MANIFEST).is_file():
-        raise ExportError(f"{bundle_path} is not a bundle: it has no {MANIFEST}")
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://\S+", storage_uri):
         raise ExportError(f"{storage_uri!r} is no storage URI: give one such as s3://models/digits")
     if runtime == "coterie" and not image:
         raise ExportError("KServe needs a container image with coterie[serve] in it: name it, or use Triton")
-    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
-    name = service_name(manifest.name)
+    if not isinstance(bundle, Bundle):
+        bundle = load_bundle(bundle)
+    name = service_name(bundle.manifest.name)
     with staged_folder(Path(destination), overwrite=False) as folder:
         if runtime == "coterie":
-            check_files(bundle, manifest.files)
             (folder / MODEL).mkdir()
-            for file in (*manifest.files, MANIFEST, SIGNATURE):
-                if file != SIGNATURE or (bundle / file).is_file():
-                    shutil.copyfile(bundle / file, folder / MODEL / file)
+            for file in (*bundle.manifest.files, MANIFEST, SIGNATURE):
+                if file != SIGNATURE or (bundle.path / file).is_file():
+                    shutil.copyfile(bundle.path / file, folder / MODEL / file)
             _write(folder / SERVING_RUNTIME, _serving_runtime(image or ""))
         else:
             export_triton(bundle, folder / MODEL)

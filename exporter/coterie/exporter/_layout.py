@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from coterie.runtime.bundle._safetensors import Span
 from coterie.runtime.errors import ExportError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -36,20 +37,6 @@ _DTYPES = {
     "int64": "I64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
 }  # fmt: skip
 """NumPy's names of types to those of safetensors."""
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where one tensor lies in the file: its first byte, its length in bytes, and its shape."""
-
-    start: int
-    length: int
-    shape: tuple[int, ...]
-
-    def part(self, shape: tuple[int, ...]) -> int:
-        """Return the bytes of a part of that shape."""
-        whole = int(np.prod(self.shape, dtype=np.int64))
-        return self.length * int(np.prod(shape, dtype=np.int64)) // whole if whole else 0
 
 
 @dataclass(frozen=True)
@@ -101,7 +88,7 @@ def _kept(arrays: Arrays, before: Mapping[str, Span]) -> list[str] | None:
             keys.append(heir)
         else:
             keys.append(key)
-    end = max(span.start + span.length for span in before.values())
+    end = max(span.end for span in before.values())
     for key in new:
         if end % arrays[key].dtype.itemsize:
             return None

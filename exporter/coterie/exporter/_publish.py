@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from coterie.runtime._durable import CAN_LOCK, flush_folder, locked
+from coterie.runtime.durable import CAN_LOCK, flush_folder, locked
 from coterie.runtime.errors import ExportError
 from coterie.runtime.manifest import MANIFEST
 

@@ -10,8 +10,8 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from coterie.runtime._overview import MOST_OPEN, cluster_tree, kind_rows, kind_total
 from coterie.runtime.manifest import KindSizes, Manifest
+from coterie.runtime.overview import MOST_OPEN, cluster_tree, kind_rows, kind_total
 from coterie.runtime.plan import StagePlan
 from coterie.training.report import html_environment, stage_row
 

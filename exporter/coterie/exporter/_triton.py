@@ -21,11 +21,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from coterie.exporter._files import check_files
 from coterie.exporter._publish import staged_folder
 from coterie.exporter._standalone import export_standalone
+from coterie.runtime.bundle import Bundle, load_bundle
 from coterie.runtime.errors import ExportError
-from coterie.runtime.manifest import MANIFEST, WEIGHTS, Manifest, TaskEntry, parse_manifest
+from coterie.runtime.manifest import WEIGHTS, TaskEntry
 
 MODEL = "model.onnx"
 CONFIG = "config.pbtxt"
@@ -40,7 +40,7 @@ _TYPES = {
 
 
 def export_triton(
-    bundle_path: Path,
+    bundle: Bundle | Path,
     destination: Path,
     *,
     tasks: Sequence[str] | None = None,
@@ -51,7 +51,7 @@ def export_triton(
     Texts become token ids outside of it: Triton's ONNX backend takes tensors.
 
     Args:
-        bundle_path: The bundle's folder.
+        bundle: The bundle, or its folder.
         destination: The repository's folder, which must not exist. It appears whole or not at all.
         tasks: The tasks that get a model of their own; all when not given. The router is always there.
         max_batch_size: Largest batch that Triton makes of several requests to one task's model.
@@ -60,41 +60,34 @@ def export_triton(
         The models' names, the router's first.
 
     Raises:
-        ExportError: If the bundle is damaged, has no such task, or the repository cannot be written.
+        BundleError: If the folder holds no bundle, or one that is damaged or forged.
+        UnknownTaskError: If the bundle has no such task.
+        ExportError: If the repository cannot be written.
     """
-    bundle = Path(bundle_path)
-    if not (bundle / MANIFEST).is_file():
-        raise ExportError(f"{bundle_path} is not a bundle: it has no {MANIFEST}")
     if max_batch_size < 1:
         raise ExportError(f"a batch of {max_batch_size} inputs holds none: give at least 1")
-    manifest = parse_manifest((bundle / MANIFEST).read_bytes())
-    check_files(bundle, {name: manifest.files[name] for name in (manifest.router, WEIGHTS)})
-    chosen = _chosen(manifest, tasks)
+    if not isinstance(bundle, Bundle):
+        bundle = load_bundle(bundle)
+    names = [task.name for task in bundle.tasks] if tasks is None else dict.fromkeys(tasks)
+    chosen = [bundle.manifest.tasks[bundle.task_index(name)] for name in names]
     with staged_folder(Path(destination), overwrite=False) as folder:
-        router = _write_router(bundle, manifest, folder)
+        router = _write_router(bundle, folder)
         return [router, *(_write_task(bundle, entry, folder, max_batch_size) for entry in chosen)]
 
 
-def _chosen(manifest: Manifest, tasks: Sequence[str] | None) -> list[TaskEntry]:
-    entries = {entry.task.name: entry for entry in manifest.tasks}
-    unknown = [name for name in tasks or () if name not in entries]
-    if unknown:
-        raise ExportError(f"the bundle has no task {unknown[0]!r}; it has {', '.join(map(repr, entries))}")
-    return [entries[name] for name in (entries if tasks is None else dict.fromkeys(tasks))]
-
-
-def _write_router(bundle: Path, manifest: Manifest, folder: Path) -> str:
-    name = Path(manifest.router).stem
+def _write_router(bundle: Bundle, folder: Path) -> str:
+    router = bundle.graph(bundle.manifest.router)
+    name = router.stem
     model = folder / name / _VERSION / MODEL
     model.mkdir(parents=True)
-    shutil.copyfile(bundle / manifest.router, model / MODEL)
-    shutil.copyfile(bundle / WEIGHTS, model / WEIGHTS)
+    shutil.copyfile(router, model / MODEL)
+    shutil.copyfile(bundle.path / WEIGHTS, model / WEIGHTS)
     # Questions and inputs have different numbers of rows: Triton must not take the first axis for a batch.
     (folder / name / CONFIG).write_text(_config(name, model / MODEL, batch=0), encoding="utf-8")
     return name
 
 
-def _write_task(bundle: Path, entry: TaskEntry, folder: Path, batch: int) -> str:
+def _write_task(bundle: Bundle, entry: TaskEntry, folder: Path, batch: int) -> str:
     name = Path(entry.graph).stem
     version = folder / name / _VERSION
     version.mkdir(parents=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coterie.exporter._layout import LENGTH_BYTES, Span, lay_out
+from coterie.exporter._layout import lay_out
+from coterie.runtime.bundle._safetensors import Span, read_index
 from coterie.runtime.errors import ExportError
 
 Array = npt.NDArray[Any]
@@ -71,10 +71,6 @@ class WeightStore:
         """Bytes of all tensors."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    def take(self, other: WeightStore) -> None:
-        """Keep all tensors of another store."""
-        self._arrays.update(other._arrays)
-
     def only(self, keys: Collection[str]) -> WeightStore:
         """Return a store of those tensors alone."""
         return WeightStore({key: self._arrays[key] for key in keys})
@@ -108,21 +104,12 @@ class WeightFile:
 
     @classmethod
     def read(cls, path: Path) -> WeightFile:
-        """Read the header of a safetensors file."""
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(LENGTH_BYTES), "little")
-            header: dict[str, Any] = json.loads(file.read(length))
-        start = LENGTH_BYTES + length
-        header.pop("__metadata__", None)
-        spans = {
-            key: Span(
-                start + entry["data_offsets"][0],
-                int(np.diff(entry["data_offsets"])[0]),
-                tuple(entry["shape"]),
-            )
-            for key, entry in header.items()
-        }
-        return cls(path.name, spans)
+        """Read the header of a safetensors file.
+
+        Raises:
+            IntegrityError: If it is not one.
+        """
+        return cls(path.name, read_index(path).spans)
 
     @property
     def length(self) -> int:

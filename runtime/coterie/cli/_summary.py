@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from coterie.cli._folders import RUN_DATA, RUN_METRICS, RUN_PLAN, kind_of
-from coterie.runtime._overview import cluster_tree, kind_rows
 from coterie.runtime.errors import CheckpointError
 from coterie.runtime.manifest import MANIFEST, Manifest, TensorSpec
+from coterie.runtime.overview import cluster_tree, kind_rows
 from coterie.runtime.plan import SharingPlan, StageKind, StagePlan
 from coterie.runtime.tasks import TaskSpec
 

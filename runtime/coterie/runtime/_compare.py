@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from coterie.runtime.bundle import Bundle
+from coterie.runtime.bundle._safetensors import TensorIndex, read_index
 from coterie.runtime.engine import Engine
-from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.errors import BundleError, InvalidInputError
 from coterie.runtime.manifest import WEIGHTS, TensorUse
 from coterie.runtime.plan import StagePlan
 
 Change = Literal["same", "changed", "added", "removed"]
 Array = npt.NDArray[Any]
 
-_DTYPES = {"F32": "<f4", "F16": "<f2", "I8": "|i1", "U8": "|u1", "I64": "<i8", "I32": "<i4", "BOOL": "|b1"}
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U16": "<u2", "U8": "|u1", "BOOL": "|b1",
+}  # fmt: skip
+"""Types of a weight file as NumPy reads them; BF16, which it lacks, as the first two bytes of a float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,7 @@ def compare_bundles(before: Bundle, after: Bundle, inputs: Any = None) -> list[T
 
     Raises:
         InvalidInputError: If there are inputs, and one of the two does not take them.
+        BundleError: If weights are of a type that nobody can compare.
     """
     old, new = _Weights(before), _Weights(after)
     asked = None if inputs is None else (_ask(before, inputs, "first"), _ask(after, inputs, "second"))
@@ -117,10 +122,9 @@ class _Weights:
         self._blocks: dict[str, dict[str, Array]] = {}
 
     @cached_property
-    def _file(self) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
-        content = np.memmap(self.bundle.path / WEIGHTS, dtype=np.uint8, mode="r")
-        length = int.from_bytes(content[:8].tobytes(), "little")
-        return content[8 + length :], json.loads(content[8 : 8 + length].tobytes())
+    def _file(self) -> tuple[npt.NDArray[np.uint8], TensorIndex]:
+        path = self.bundle.path / WEIGHTS
+        return np.memmap(path, dtype=np.uint8, mode="r"), read_index(path)
 
     def of(self, block: str) -> dict[str, Array]:
         """Return a block's tensors by name."""
@@ -134,13 +138,13 @@ class _Weights:
         return {use.name: use.shape for use in self.bundle.manifest.tensors.get(block, ())}
 
     def _read(self, use: TensorUse) -> Array:
-        body, header = self._file
-        entry = header[use.tensor]
-        # BF16 has no NumPy type: its bytes still tell whether anything changed.
-        dtype = np.dtype(_DTYPES.get(entry["dtype"], "<u2" if entry["dtype"] == "BF16" else "<f8"))
-        start = entry["data_offsets"][0] + use.offset
-        count = int(np.prod(use.shape, dtype=np.int64))
-        return body[start : start + count * dtype.itemsize].view(dtype).reshape(use.shape)
+        content, index = self._file
+        span = index.spans[use.tensor]
+        if span.dtype not in _DTYPES:
+            raise BundleError(f"weights of type {span.dtype} cannot be compared: export in another precision")
+        start = span.start + use.offset
+        raw = content[start : start + span.part(use.shape)].view(_DTYPES[span.dtype]).reshape(use.shape)
+        return (raw.astype("<u4") << 16).view("<f4") if span.dtype == "BF16" else raw
 
 
 def _task(name: str, old: _Weights, new: _Weights, asked: tuple[_Answers, _Answers] | None) -> TaskChange:

@@ -26,7 +26,7 @@ from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving._lifeline import end_with_parent
 from coterie.runtime.serving._mending import mend_at_once
 from coterie.runtime.serving._open import check_served, open_models
-from coterie.runtime.serving._ports import is_free
+from coterie.runtime.serving._ports import obstacle
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.access._callers import Access, Caller
@@ -126,9 +126,9 @@ class CoterieService:
         if SETTINGS.bundle is None:
             raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
         check_served(SETTINGS.bundle, SETTINGS.public_key)
-        if SETTINGS.grpc_port and not is_free(SETTINGS.grpc_host, SETTINGS.grpc_port):
-            in_use = f"COTERIE_GRPC_PORT: {SETTINGS.grpc_port} is in use, choose another"
-            raise ConfigError("the server cannot listen", [in_use])
+        found = obstacle(SETTINGS.grpc_host, SETTINGS.grpc_port) if SETTINGS.grpc_port else None
+        if found is not None:
+            raise ConfigError("the server cannot listen", [f"COTERIE_GRPC_PORT: {found}"])
         # BentoML asks this variable for one thing, a moment from now: in a container, where it is set, a
         # worker that died would not be started again, and the container go on with fewer of them, or none.
         os.environ.pop("BENTOML_CONTAINERIZED", None)

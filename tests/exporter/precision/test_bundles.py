@@ -13,7 +13,7 @@ from tests.exporter.conftest import Exported, publish
 
 from coterie.exporter._precision import _heads, _int8_blocks
 from coterie.exporter._precision._narrow import Narrowing
-from coterie.runtime import load
+from coterie.runtime import compare_bundles, load, load_bundle
 from coterie.runtime.manifest import WEIGHTS, Precision
 
 MADE = [
@@ -131,3 +131,21 @@ def test_the_engine_answers_alike_in_both_modes(narrow: tuple[Precision, Exporte
         load(bundle.folder, mode=mode).predict(name, bundle.samples).scores for mode in ("router", "task")
     ]
     np.testing.assert_allclose(answers[0], answers[1], rtol=tight, atol=tight)
+
+
+@pytest.mark.parametrize(("precision", "off"), [("bf16", 0.02), ("fp16", 0.002)])
+def test_bundles_are_compared_by_the_values_of_their_weights(
+    tmp_path: Path, precision: Precision, off: float
+) -> None:
+    narrowing = Narrowing(precision=precision)
+    model = models.MODELS["bag"]()
+    publish(model, tmp_path / "before", narrowing=narrowing)
+    for bank in model.banks:
+        for tensors in bank.tensors:
+            for tensor in tensors.values():
+                tensor.mul_(1.5)
+    publish(model, tmp_path / "after", narrowing=narrowing)
+    changes = compare_bundles(load_bundle(tmp_path / "before"), load_bundle(tmp_path / "after"))
+    distances = [stage.weights for change in changes for stage in change.stages]
+    assert distances
+    assert max(distances) == pytest.approx(0.5, abs=off)

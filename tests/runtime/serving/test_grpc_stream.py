@@ -183,7 +183,7 @@ def test_the_questions_of_a_cancelled_stream_are_dropped(features: HandMade) -> 
 
 
 def test_a_stream_reads_only_so_far_ahead_and_keeps_the_order() -> None:
-    read, answered = 0, asyncio.Event()
+    read, at_work, answered = 0, 0, asyncio.Event()
 
     async def numbers() -> AsyncIterator[int]:
         nonlocal read
@@ -192,6 +192,8 @@ def test_a_stream_reads_only_so_far_ahead_and_keeps_the_order() -> None:
             yield number
 
     async def answer(number: int) -> int:
+        nonlocal at_work
+        at_work += 1
         await answered.wait()
         await asyncio.sleep(0.001 * (number % 3))
         return number
@@ -200,7 +202,7 @@ def test_a_stream_reads_only_so_far_ahead_and_keeps_the_order() -> None:
         stream = in_order(numbers(), answer, asyncio.Event(), ahead=5)
         first = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0.02)
-        assert read == 6  # five have room; the sixth waits for it
+        assert (read, at_work) == (6, 5)  # five have room; the sixth waits for it
         answered.set()
         return [await first, *[number async for number in stream]]
 

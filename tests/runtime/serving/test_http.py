@@ -14,6 +14,7 @@ import pytest
 
 from coterie.runtime import Engine, load
 from coterie.runtime.serving import Addresses
+from coterie.runtime.serving.http._infer import is_question, model_of
 
 from ..handmade import HandMade
 
@@ -65,6 +66,33 @@ def test_a_packed_body_is_unpacked_up_to_the_limit(client: httpx.Client, encodin
     bomb = pack(b" " * 10_000_000)
     assert len(bomb) < 20_000
     assert client.post(INFER, content=bomb, headers=headers).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v2/models/infer", None),
+        ("/v2/models//infer", None),
+        ("/v2/models/infer/infer", ("infer", "")),
+        ("/v2/models/a/b/infer", ("a/b", "")),
+        ("/v2/models/a/versions/3/infer", ("a", "3")),
+        ("/v2/models/a/versions//infer", ("a/versions/", "")),
+    ],
+)
+def test_which_addresses_are_questions_and_of_which_model(path: str, model: tuple[str, str] | None) -> None:
+    assert (model_of(path) if is_question(path) else None) == model
+
+
+def test_a_packed_body_of_several_members_is_read_to_its_end(client: httpx.Client) -> None:
+    body, headers = json.dumps({"inputs": [FEATURES]}).encode(), {"content-encoding": "gzip"}
+    members = gzip.compress(body[:20]) + gzip.compress(body[20:])
+    assert client.post(INFER, content=members, headers=headers).status_code == 200
+    twice = client.post(INFER, content=gzip.compress(body) * 2, headers=headers)
+    assert (twice.status_code, "not JSON" in twice.json()["error"]) == (400, True)
+    bomb = gzip.compress(b" " * 900_000) * 30
+    assert client.post(INFER, content=bomb, headers=headers).status_code == 413
+    after = client.post(INFER, content=zlib.compress(body) + b"more", headers={"content-encoding": "deflate"})
+    assert after.status_code == 400
 
 
 @pytest.mark.parametrize(

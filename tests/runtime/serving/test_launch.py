@@ -141,6 +141,8 @@ def test_a_port_in_use_and_a_wrong_setting_are_refused(features: HandMade) -> No
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"{port} is in use"):
             serve(features.path, http_port=port, grpc_port=0)
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.7 is no address of this machine"):
+        serve(features.path, host="192.0.2.7", http_port=free_port(), grpc_port=0)
     port = free_port()
     with pytest.raises(ConfigError, match=f"grpc_port: {port} is HTTP's already"):
         serve(features.path, http_port=port, grpc_port=port)

@@ -42,7 +42,7 @@ def test_single_names_are_lists_of_one() -> None:
     config = read_data_config({**TABLE, "labels": ["no", "yes"], "task_kind": "classification"})
     assert isinstance(config, TableConfig)
     assert config.target == ("y",)
-    assert config.path == {"all": Path("x.csv")}
+    assert config.path == {"all": Path("x.csv").absolute()}
     assert config.labels == {"*": ("no", "yes")}
     assert config.task_kind == {"*": "classification"}
 
@@ -55,7 +55,7 @@ def test_paths_of_a_file_start_from_its_folder_and_overrides_from_here(tmp_path:
     assert config.path == {"train": tmp_path / "a.npz", "test": Path("/b.npz")}
     config = read_data_config(file, ["path=c.npz"])
     assert isinstance(config, ArrayConfig)
-    assert config.path == {"all": Path("c.npz")}
+    assert config.path == {"all": Path("c.npz").absolute()}
 
 
 def test_a_key_that_stands_twice_is_listed_with_the_other_mistakes(tmp_path: Path) -> None:

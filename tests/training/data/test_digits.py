@@ -5,7 +5,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 from coterie.training.data import Dataset, DigitsConfig, load_data
-from coterie.training.data._digits import digit_tasks
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +13,10 @@ def digits() -> Dataset:
 
 
 def test_there_are_twenty_tasks_and_their_heads_differ(digits: Dataset) -> None:
-    assert tuple(task.name for task in digits.tasks) == tuple(digit_tasks())
+    names = [task.name for task in digits.tasks]
+    assert names[:3] == ["is_zero", "is_one", "is_two"]
+    assert names[-1] == "ink"
+    assert {"odd", "letters_in_name", "remainder_by_four"} < set(names)
     widths = [task.width for task in digits.tasks]
     assert len(widths) == 20
     assert sum(width == 2 for width in widths) == 16

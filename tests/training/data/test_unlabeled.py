@@ -49,6 +49,13 @@ def test_a_row_is_a_question_of_its_task(tmp_path: Path) -> None:
     assert len(data.splits["train"]) == 2
 
 
+def test_a_pattern_may_name_them_and_takes_no_row_of_a_split(tmp_path: Path) -> None:
+    split = {"column": "split", "unlabeled": ["m*", "*"]}
+    by_pattern = load(tmp_path, long(), **LONG, split=split).unanswered
+    assert by_pattern is not None
+    assert len(by_pattern) == 3
+
+
 def test_the_tokenizer_learns_their_words(tmp_path: Path) -> None:
     data = load(tmp_path, long(), **LONG, tokens={"min_frequency": 1})
     assert data.text is not None

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from coterie.runtime.tasks import TaskSpec
 from coterie.training import ConsoleWatcher
 from coterie.training.loop.history import History, read_history
+
+TASKS = [TaskSpec(name=name, kind="classification", labels=("no", "yes")) for name in ("one", "two")]
 
 
 def record(epoch: int, **more: object) -> dict[str, object]:
@@ -31,7 +34,7 @@ def test_a_history_goes_on_from_the_epoch_of_the_checkpoint(tmp_path: Path) -> N
 def test_a_watcher_prints_a_line_an_epoch_where_there_is_no_terminal() -> None:
     text = io.StringIO()
     watcher = ConsoleWatcher(Console(file=text, width=200))
-    watcher.start(epochs=2, batches=1, done=0)
+    watcher.start(epochs=2, batches=1, done=0, tasks=TASKS)
     for epoch in (1, 2):
         watcher.batch(loss=0.5, density=2.25)
         stages = {"experts": {"density": 2.25}, "layer": {"moved": 3}}
@@ -50,7 +53,7 @@ def test_a_watcher_prints_a_line_an_epoch_where_there_is_no_terminal() -> None:
 def test_a_bar_shows_loss_density_and_metric_on_a_terminal() -> None:
     text = io.StringIO()
     watcher = ConsoleWatcher(Console(file=text, width=200, force_terminal=True))
-    watcher.start(epochs=1, batches=2, done=0)
+    watcher.start(epochs=1, batches=2, done=0, tasks=TASKS)
     watcher.epoch(record(1, dev={"loss": 0.25, "metric": 0.875, "tasks": {}}))
     watcher.batch(loss=0.5, density=2.25)
     watcher.end()

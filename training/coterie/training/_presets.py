@@ -9,8 +9,7 @@ from typing import Any
 
 from coterie.runtime.errors import ConfigError
 from coterie.training.config import RunConfig
-from coterie.training.data import resolve_paths
-from coterie.training.yaml_config import check_config, copy_config, read_yaml
+from coterie.training.yaml_config import check_config, copy_config, read_yaml, resolve_paths
 
 _FOLDER = Path(__file__).parent / "presets"
 
@@ -29,8 +28,8 @@ def load_run_config(
     """Read a configuration.
 
     Args:
-        source: A preset's name, a YAML file, or what one would hold; a file's relative data paths start from
-            its folder.
+        source: A preset's name, a YAML file, or what one would hold; a file's relative paths start from its
+            folder.
         data: A YAML file that takes the place of the configuration's ``data``.
         overrides: ``trainer.epochs=5`` or ``--trainer.epochs 5``; relative paths start from the current
             folder.
@@ -43,13 +42,14 @@ def load_run_config(
     raw, mistakes = (copy_config(source), []) if path is None else read_yaml(path)
     raw = {} if raw is None else raw
     if isinstance(raw, dict):
-        raw["data"] = resolve_paths(raw.get("data"), Path() if path is None else path.parent)
+        if path is not None:
+            raw = resolve_paths(RunConfig, raw, path.parent)
         if data is not None:
             described, more = read_yaml(data)
-            raw["data"] = resolve_paths(described, data.parent)
+            raw |= resolve_paths(RunConfig, {"data": described}, data.parent)
             mistakes = [*mistakes, *more]
-        if raw["data"] is None:
-            del raw["data"]
+        if raw.get("data") is None:
+            raw.pop("data", None)
     try:
         config: RunConfig = check_config(RunConfig, raw, title=title, mistakes=mistakes, overrides=overrides)
     except ConfigError as error:

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from coterie.runtime.durable import write_file, write_text
 from coterie.runtime.errors import CheckpointError, ConfigError
 from coterie.training.config import RunConfig, TeacherConfig
 from coterie.training.data import Dataset, Split, join_splits
@@ -106,10 +107,8 @@ def _ask_all(
         scores.append(_score(found["dev"], seen))
         totals = {name: totals.get(name, 0) + array / len(teachers) for name, array in found.items()}
     record = {"dev": {"each": scores, "together": _score(totals["dev"], seen)}}
-    (folder / SCORES).write_text(json.dumps(record, indent=1), encoding="utf-8")
-    beside = folder / f"{ANSWERS}.tmp"
-    save_file({"answers": totals["train"].astype(np.float32)}, beside)
-    beside.replace(folder / ANSWERS)
+    write_text(folder / SCORES, json.dumps(record, indent=1))
+    write_file(folder / ANSWERS, save({"answers": totals["train"].astype(np.float32)}))
 
 
 def teachers_of(config: RunConfig) -> list[RunConfig]:

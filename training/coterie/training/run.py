@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from coterie.runtime.durable import write_file, write_text
 from coterie.runtime.errors import CheckpointError, ConfigError, TrainingError
 from coterie.runtime.manifest import TensorSpec, TextSpec
 from coterie.runtime.tasks import TaskSpec
@@ -188,7 +189,7 @@ def train(
         if ranks.first:
             _claim(folder, config, data, over_untrained=True)
             if dataset.text is not None:
-                (folder / TOKENIZER).write_text(dataset.text.tokenizer, encoding="utf-8")
+                write_text(folder / TOKENIZER, dataset.text.tokenizer)
         ranks.wait()
         _claim(folder, config, data)
         if ranks.first:
@@ -315,7 +316,7 @@ def _claim(folder: Path, config: RunConfig, data: RunData, *, over_untrained: bo
             (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():
         if name in others or not (folder / name).is_file():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_text(folder / name, text)
 
 
 def _is_untrained(folder: Path) -> bool:
@@ -353,9 +354,10 @@ def _finish(
     inputs = dataset.splits["dev"].inputs
     chosen = np.arange(0, len(inputs), max(1, -(-len(inputs) // _SAMPLES)))
     arrays = map(np.ascontiguousarray, each(inputs.batch(chosen)))
-    save_file(dict(zip(_sample_names(data.inputs), arrays, strict=True)), folder / SAMPLES)
-    (folder / PLAN).write_text(model.plan().model_dump_json(indent=1), encoding="utf-8")
-    (folder / METRICS).write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    write_file(folder / SAMPLES, save(dict(zip(_sample_names(data.inputs), arrays, strict=True))))
+    write_text(folder / PLAN, model.plan().model_dump_json(indent=1))
+    # The last one: with it the run has ended.
+    write_text(folder / METRICS, json.dumps(metrics, indent=1))
     return Run(folder, config, data, model, metrics)
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from tokenizers import Tokenizer
 from torch import from_numpy
 
+from coterie.runtime.durable import write_file
 from coterie.runtime.errors import CheckpointError, DataError, MissingExtraError
 from coterie.runtime.text import TextEncoder
 from coterie.training.blocks import VectorTraining, WordsConfig
@@ -64,8 +65,7 @@ def give_vectors(model: MultiTaskModel, config: RunConfig, dataset: Dataset, fol
             key = f"{stage.name}.{name}" if name else stage.name
             if key not in kept:
                 kept[key] = _completed(_found(block, dataset, config.seed), config.seed)
-                save_file(kept, folder / f"{FILE}.tmp")
-                (folder / f"{FILE}.tmp").replace(folder / FILE)
+                write_file(folder / FILE, save(kept))
             stage.bank.fill("table", from_numpy(kept[key]), module=name)
 
 

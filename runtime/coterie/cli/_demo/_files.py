@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coterie.exporter import export_run, export_standalone
+from coterie.runtime.bundle import load_bundle
 from coterie.runtime.manifest import Manifest
 from coterie.training import Run
 
@@ -43,6 +44,7 @@ def export_everything(run: Run, folder: Path) -> Exported:
     target = folder / "standalone" / name
     target.mkdir(parents=True)
     files = {task.name: target / f"{task.name}.onnx" for task in run.data.tasks}
+    loaded = load_bundle(bundle)
     for task, file in files.items():
-        export_standalone(bundle, task, file)
+        export_standalone(loaded, task, file)
     return Exported(bundle, manifest, files)

@@ -62,7 +62,7 @@ class _Bar(Watcher):
         )
         self._what = what
 
-    def start(self, *, epochs: int, batches: int, done: int) -> None:  # noqa: ARG002 - epochs are fine enough
+    def start(self, *, epochs: int, done: int, **_: Any) -> None:
         self._bar.start()
         self._task = self._bar.add_task(self._what, total=epochs, completed=done, at="")
 

@@ -176,9 +176,10 @@ class Batcher:
         await self._idle.wait()
         if self._running:
             await asyncio.wait(self._running)
-        self._pool.shutdown(wait=True)
+        # Nothing is left for them to do: their threads end by themselves, and the loop need not wait.
+        self._pool.shutdown(wait=False)
         if self._reader is not None:
-            self._reader.shutdown(wait=True)
+            self._reader.shutdown(wait=False)
 
     async def _ask(
         self, asked: Asked, seconds: float | None, priority: int, since: float | None

@@ -95,5 +95,5 @@ def check_tensors(index: TensorIndex, manifest: Manifest) -> None:
                     f"{WEIGHTS!r} has no tensor for {use.name!r} of block {block!r}: {AGAIN}"
                 )
             natural = len(use.shape) <= _MOST_AXES and min(use.shape, default=0) >= 0
-            if not natural or use.offset + span.item * math.prod(use.shape) > span.length:
+            if not natural or use.offset + span.part(use.shape) > span.length:
                 raise IntegrityError(f"{use.name!r} of block {block!r} reaches past its tensor: {AGAIN}")

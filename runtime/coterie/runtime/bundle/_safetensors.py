@@ -25,16 +25,26 @@ _ITEM_BYTES = {
 
 @dataclass(frozen=True)
 class Span:
-    """Where a tensor lies in the file, from ``start`` to before ``end``; an entry takes ``item`` bytes."""
+    """Where a tensor lies in the file, from ``start`` to before ``end``, its type and its shape."""
 
     start: int
     end: int
-    item: int
+    dtype: str
+    shape: tuple[int, ...]
 
     @property
     def length(self) -> int:
         """Bytes of the tensor."""
         return self.end - self.start
+
+    @property
+    def item(self) -> int:
+        """Bytes of an entry."""
+        return _ITEM_BYTES[self.dtype]
+
+    def part(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of a part of that shape."""
+        return self.item * math.prod(shape)
 
 
 @dataclass(frozen=True)
@@ -93,4 +103,4 @@ def _span(tensor: Mapping[str, Any], first: int, size: int) -> Span:
         raise ValueError("shape")
     if item * math.prod(shape) != end - start:
         raise ValueError("shape")
-    return Span(first + start, first + end, item)
+    return Span(first + start, first + end, tensor["dtype"], tuple(shape))

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coterie.runtime._durable import write_file
 from coterie.runtime.bundle._files import read_file
+from coterie.runtime.durable import write_file
 from coterie.runtime.errors import BundleError, ConfigError, IntegrityError, MissingExtraError, SignatureError
 from coterie.runtime.manifest import MANIFEST, SIGNATURE
 

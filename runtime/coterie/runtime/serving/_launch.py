@@ -13,7 +13,7 @@ from typing import Any
 
 from coterie.runtime.errors import ConfigError, MissingExtraError
 from coterie.runtime.serving._open import check_served
-from coterie.runtime.serving._ports import free_ports, is_free, is_loopback
+from coterie.runtime.serving._ports import free_ports, is_loopback, obstacle
 from coterie.runtime.serving._process import (
     Addresses,
     forwarded_signals,
@@ -59,7 +59,8 @@ def serve(
         MissingExtraError: If ``coterie[serve]`` is not installed.
         BundleError: If the bundle cannot be loaded.
         SignatureError: If it is not signed with the key.
-        ConfigError: If a port is in use, or both are one, or a setting, a key or a certificate is wrong.
+        ConfigError: If nobody can listen on a port, both are one, or a setting, a key or a certificate is
+            wrong.
     """
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     wanted = _settings(
@@ -73,9 +74,9 @@ def serve(
         **settings,
     )
     problems = [
-        f"{name}: {port} is in use on {host}, choose another"
+        f"{name}: {found}"
         for name, port in (("http_port", http_port), ("grpc_port", grpc_port))
-        if port and not is_free(host, port)
+        if port and (found := obstacle(host, port))
     ]
     if grpc_port and grpc_port == http_port:
         problems.append(f"grpc_port: {grpc_port} is HTTP's already, choose another")

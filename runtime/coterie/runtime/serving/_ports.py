@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import socket
 
@@ -15,16 +16,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def is_free(host: str, port: int) -> bool:
-    """Return whether nobody listens on a port."""
+def obstacle(host: str, port: int) -> str | None:
+    """Return why a server cannot listen on a port, and what to do; None where it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except PermissionError:
+            return f"{port} is not for every user: choose one above 1023, or ask for the right to it"
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"{port} is in use on {host}, choose another"
+            return f"{host} is no address of this machine: give one, such as 127.0.0.1, or 0.0.0.0 for all"
+    return None
 
 
 def free_ports(host: str, count: int) -> list[int]:

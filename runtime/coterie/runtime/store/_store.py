@@ -9,10 +9,10 @@ import secrets
 import shutil
 from pathlib import Path
 
-from coterie.runtime._durable import copy_file, flush_folder, locked, write_file
 from coterie.runtime.bundle import Bundle, load_bundle
 from coterie.runtime.bundle._files import read_file
 from coterie.runtime.bundle._signature import PublicKey
+from coterie.runtime.durable import copy_file, flush_folder, locked, write_file
 from coterie.runtime.engine import Engine
 from coterie.runtime.errors import BundleError, RequestError
 from coterie.runtime.manifest import MANIFEST, SIGNATURE

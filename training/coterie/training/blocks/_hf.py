@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -13,6 +12,7 @@ from coterie.runtime.errors import ConfigError, MissingExtraError
 from coterie.training.blocks._base import Block, BlockConfig
 from coterie.training.blocks._module import make_constants
 from coterie.training.blocks._shapes import InputShape
+from coterie.training.yaml_config import AbsolutePath
 
 _LONGEST = 512
 
@@ -23,7 +23,7 @@ class HfConfig(BlockConfig):
     any_padding: ClassVar[bool] = True
 
     kind: Literal["hf"] = "hf"
-    folder: Path
+    folder: AbsolutePath
     """Holds ``config.json`` and the weights; its ``tokenizer.json`` belongs into ``data.tokens``."""
     trainable: bool = False
     """Whether the encoder is fine-tuned; otherwise its weights are constants."""

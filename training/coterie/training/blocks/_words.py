@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import torch
@@ -13,6 +12,7 @@ from coterie.runtime.errors import ConfigError
 from coterie.training.blocks._base import Block, BlockConfig
 from coterie.training.blocks._linear import Rate, Width
 from coterie.training.blocks._shapes import InputShape
+from coterie.training.yaml_config import AbsolutePath
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -50,7 +50,7 @@ class WordsConfig(BlockConfig):
     kind: Literal["words"] = "words"
     width: Width
     """Size of a vector, D."""
-    vectors: Path | None = None
+    vectors: AbsolutePath | None = None
     """A text file in GloVe's format: a line a word, the word and its D numbers between spaces."""
     train: VectorTraining | None = None
     """Learn the vectors from the data's texts before the training; needs the extra ``vectors``."""

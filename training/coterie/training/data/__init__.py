@@ -29,7 +29,7 @@ from coterie.training.data._dataset import (
     join_splits,
 )
 from coterie.training.data._memory import dataset_of
-from coterie.training.data._read_config import read_data_config, resolve_paths
+from coterie.training.data._read_config import read_data_config
 
 __all__ = [
     "ArrayConfig",
@@ -52,7 +52,6 @@ __all__ = [
     "join_splits",
     "load_data",
     "read_data_config",
-    "resolve_paths",
 ]
 
 

@@ -153,15 +153,6 @@ def load_arrays(config: ArrayConfig) -> Dataset:
     )
 
 
-def _check_shapes(name: str, parts: Sequence[_Part], problems: Problems) -> None:
-    pools = [part.pools[name] for part in parts]
-    if len({pool.shape[1:] for pool in pools}) > 1:
-        shapes = ", ".join(
-            f"{list(pool.shape)} in {part.table.files[0]}" for pool, part in zip(pools, parts, strict=True)
-        )
-        problems.add(f"the inputs differ in shape ({shapes}): every archive holds the same kind of inputs")
-
-
 def _names(
     archives: Sequence[_Archive], option: str, name: str | None, problems: Problems
 ) -> tuple[str, ...] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -20,6 +19,7 @@ from coterie.training.data._config_parts import (
     TableInput,
     check_input_names,
 )
+from coterie.training.yaml_config import AbsolutePath
 
 
 class SplitColumn(Frozen):
@@ -44,7 +44,7 @@ class TokenOptions(Frozen):
     tokenizer: Literal["whitespace", "words", "bpe", "file"] = "whitespace"
     """``whitespace``: what stands between spaces; ``words``: punctuation is split off as well, for raw text;
     ``bpe``: byte-level pieces of words, nothing is ever unknown; ``file``: as somebody else trained it."""
-    file: Path | None = None
+    file: AbsolutePath | None = None
     """For ``file``: a ``tokenizer.json`` as a pre-trained encoder's folder has."""
     vocabulary: Annotated[int, Field(ge=3)] = 50_000
     """Largest number of token ids, padding and unknown included."""

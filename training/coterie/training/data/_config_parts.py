@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from coterie.runtime.tasks import TaskKind
+from coterie.training.yaml_config import AbsolutePath
 
 EVERY = "*"
 """Stands for every task that has no entry of its own."""
@@ -37,7 +38,9 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_leng
 AnyNames = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 """The same, or none."""
 Files = Annotated[
-    dict[Literal["all", "train", "dev", "test", "ood"], Path], BeforeValidator(_one_file), Field(min_length=1)
+    dict[Literal["all", "train", "dev", "test", "ood"], AbsolutePath],
+    BeforeValidator(_one_file),
+    Field(min_length=1),
 ]
 """One file, or a file for each split."""
 Kinds = Annotated[dict[str, TaskKind], BeforeValidator(_for_every_task)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -103,8 +103,3 @@ def _subset(classes: Ints, share: float, generator: np.random.Generator) -> Arra
         rows = np.flatnonzero(classes == number)
         chosen[generator.choice(rows, size=max(1, round(share * len(rows))), replace=False)] = True
     return chosen
-
-
-def digit_tasks() -> Sequence[str]:
-    """Return the names of the twenty tasks, in order."""
-    return (*(f"is_{word}" for word in _WORDS), *(name for name, _, _ in _QUESTIONS), "ink")

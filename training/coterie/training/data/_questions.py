@@ -47,7 +47,7 @@ def split_codes(table: Table, column: SplitColumn, problems: Problems) -> Ints:
         rows = np.flatnonzero(inverse == number)
         if name in meaning:
             codes[rows] = meaning[name]
-        elif not any(fnmatchcase(name, pattern) for pattern in (*column.unlabeled, *column.ignore)):
+        elif not _matches(name, (*column.unlabeled, *column.ignore)):
             close = get_close_matches(name, meaning, n=1)
             what = f"{name!r} is no split" if name else "has no split"
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(meaning)};"
@@ -66,7 +66,12 @@ def unlabeled_rows(table: Table, column: SplitColumn | None) -> Ints:
     if column is None or not column.unlabeled:
         return np.zeros(0, dtype=np.int64)
     found = _columns.names(table.columns[column.column])
-    return np.flatnonzero([name in column.unlabeled for name in found])
+    splits = {name for split in SPLITS for name in getattr(column, split)}
+    return np.flatnonzero([name not in splits and _matches(name or "", column.unlabeled) for name in found])
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def unanswered(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from coterie.runtime.durable import flush_folder, write_file, write_text
 from coterie.runtime.errors import CheckpointError
 from coterie.training.model import MultiTaskModel
 
@@ -21,10 +21,8 @@ _KEPT = 2
 
 
 def save_weights(model: MultiTaskModel, path: Path) -> None:
-    """Write a model's weights to one file, beside it first, then renamed into place."""
-    beside = path.with_name(path.name + ".tmp")
-    save_file({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}, beside)
-    beside.replace(path)
+    """Write a model's weights to one file, whole or not at all."""
+    write_file(path, save({name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}))
 
 
 def load_weights(model: MultiTaskModel, path: Path) -> None:
@@ -68,14 +66,13 @@ class CheckpointFolder:
         save_weights(model, beside / "model.safetensors")
         tensors, scalars = _optimizer_state(_named(model, others), optimizer)
         kept = {name: tensor.detach().contiguous().clone() for name, tensor in others.items()}
-        save_file(tensors | kept, beside / "state.safetensors")
+        write_file(beside / "state.safetensors", save(tensors | kept))
         text = json.dumps({"epoch": epoch, "optimizer": scalars, "progress": progress}, indent=1)
-        (beside / "state.json").write_text(text, encoding="utf-8")
-        for path in beside.iterdir():
-            _sync(path)
+        write_text(beside / "state.json", text)
         destination = self.folder / f"{_PREFIX}{epoch:05d}"
         shutil.rmtree(destination, ignore_errors=True)
         beside.rename(destination)
+        flush_folder(self.folder)
         for old in self._all()[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -151,11 +148,3 @@ def _read(path: Path, advice: str) -> dict[str, Tensor]:
 
 def _damaged(path: Path, advice: str) -> str:
     return f"{path} is missing or damaged: {advice}"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from coterie.runtime.durable import write_text
+
 
 class History:
     """Appends an epoch's record to ``history.jsonl`` and its scalars to TensorBoard."""
@@ -17,9 +19,7 @@ class History:
         self._path = folder / "history.jsonl"
         self.records: list[dict[str, Any]] = read_history(folder)[:keep]
         lines = "".join(json.dumps(record) + "\n" for record in self.records)
-        beside = self._path.with_name(self._path.name + ".tmp")
-        beside.write_text(lines, encoding="utf-8")
-        beside.replace(self._path)
+        write_text(self._path, lines)
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=keep + 1)
 
     def add(self, record: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from rich.columns import Columns
@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from coterie.runtime.tasks import TaskSpec
+
 
 class Watcher:
     """Is told how a training goes; does nothing. Override what you want to see."""
@@ -24,7 +26,7 @@ class Watcher:
     def teacher(self, name: str) -> None:
         """What begins next is the training of a teacher."""
 
-    def start(self, *, epochs: int, batches: int, done: int) -> None:
+    def start(self, *, epochs: int, batches: int, done: int, tasks: Sequence[TaskSpec]) -> None:
         """Begin; ``done`` epochs of ``epochs`` were made before."""
 
     def batch(self, *, loss: float, density: float | None) -> None:
@@ -55,14 +57,16 @@ class ConsoleWatcher(Watcher):
         )
         self._status = ""
         self._best: dict[str, Any] = {}
+        self._metric: dict[str, str] = {}
 
     def teacher(self, name: str) -> None:
         """Say which."""
         self._console.print(f"first, {name}:", highlight=False, markup=False)
 
-    def start(self, *, epochs: int, batches: int, done: int) -> None:
+    def start(self, *, epochs: int, batches: int, done: int, tasks: Sequence[TaskSpec]) -> None:
         """Show the bar."""
         self._status, self._best = "", {}
+        self._metric = {task.name: task.metric for task in tasks}
         self._bar.start()
         self._task = self._bar.add_task(
             "training", total=epochs * batches, completed=done * batches, status=""
@@ -79,7 +83,7 @@ class ConsoleWatcher(Watcher):
         if "dev" in record:
             self._status = f" dev {record['dev']['metric']:.4f}"
             parts.append(f"dev loss {record['dev']['loss']:.4f} metric {record['dev']['metric']:.4f}")
-            tasks = primary_by_task(record["dev"]["tasks"])
+            tasks = self._of_tasks(record)
             if tasks:
                 lowest = min(tasks, key=lambda task: tasks[task])
                 self._status += f" lowest {lowest} {tasks[lowest]:.4f}"
@@ -97,15 +101,14 @@ class ConsoleWatcher(Watcher):
     def end(self) -> None:
         """Take the bar away; print what each task scored on dev in the best epoch."""
         self._bar.stop()
-        tasks = primary_by_task(self._best.get("dev", {}).get("tasks", {}))
+        tasks = self._of_tasks(self._best)
         if tasks:
             lines = (f"{task} {value:.4f}" for task, value in sorted(tasks.items(), key=lambda item: item[1]))
             self._console.print(f"on dev, best epoch {self._best['epoch']}:", highlight=False)
             self._console.print(Columns(map(Text, lines), padding=(0, 3)))
 
-
-def primary_by_task(tasks: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return each task's primary metric, of those that it has."""
-    order = ("roc_auc", "r2", "f1", "accuracy")
-    found = {task: next((each[name] for name in order if name in each), None) for task, each in tasks.items()}
-    return {task: value for task, value in found.items() if value is not None}
+    def _of_tasks(self, record: dict[str, Any]) -> dict[str, float]:
+        """Return the metric on dev that each task is compared by, of those that have it."""
+        tasks = record.get("dev", {}).get("tasks", {})
+        metric = self._metric
+        return {task: each[metric[task]] for task, each in tasks.items() if metric[task] in each}

@@ -136,7 +136,8 @@ class Trainer:
             done = self._resume()
             history = History(self._folder, keep=done) if self._ranks.first else None
             epochs, size = self.config.trainer.epochs, self.config.trainer.batch_size
-            self._watcher.start(epochs=epochs, batches=self._train.number(size), done=done)
+            batches = self._train.number(size)
+            self._watcher.start(epochs=epochs, batches=batches, done=done, tasks=self.model.tasks)
             try:
                 for epoch in range(done, epochs):
                     if self._progress.stopped:

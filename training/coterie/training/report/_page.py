@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from coterie.runtime.durable import write_text
 from coterie.runtime.plan import StagePlan
 from coterie.training.report._curves import draw_density, draw_training, draw_transfer
 from coterie.training.report._facts import Facts, read_facts
@@ -86,7 +87,7 @@ def write_report(folder: Path, *, baseline: Path | None = None) -> Path:
         )
     )
     target = folder / REPORT
-    target.write_text(page, encoding="utf-8")
+    write_text(target, page)
     return target
 
 

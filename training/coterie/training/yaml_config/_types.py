@@ -5,12 +5,16 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, RootModel
+from pydantic import AfterValidator, BaseModel, RootModel
 from pydantic.fields import FieldInfo
 
 Path = tuple[str | int, ...]
+
+AbsolutePath = Annotated[FilePath, AfterValidator(FilePath.absolute)]
+"""A path that means the same wherever a later command is given."""
 
 
 def joined(path: Sequence[str | int]) -> str:

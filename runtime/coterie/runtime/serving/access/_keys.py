@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from coterie.runtime._durable import locked, write_file
 from coterie.runtime._json import unique_names
+from coterie.runtime.durable import locked, write_file
 from coterie.runtime.errors import ConfigError
 
 PREFIX = "cot"

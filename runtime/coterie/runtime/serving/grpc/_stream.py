@@ -40,10 +40,10 @@ async def in_order(
     async def read() -> None:
         try:
             async for question in questions:
+                await room.acquire()
                 work = asyncio.ensure_future(answer(question))
                 at_work.add(work)
                 answers.put_nowait(work)
-                await room.acquire()
         finally:
             answers.put_nowait(None)
 

@@ -48,16 +48,22 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         return body
     if encoding not in _WINDOW_BITS:
         raise InvalidInputError(f"content encoding {encoding[:40]!r}: send gzip, deflate or neither")
-    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
-    try:
-        plain = stream.decompress(body, limit)
-    except zlib.error as error:
-        raise InvalidInputError(f"the body is not {encoding}") from error
-    if stream.unconsumed_tail:
-        raise TooLargeError(f"the body unpacks to more than the {limit} bytes that this server takes")
-    if not stream.eof:
-        raise InvalidInputError(f"the {encoding} body ends too soon")
-    return plain
+    plain = b""
+    while True:  # gzip may have several members, one after the other (RFC 1952, 2.2)
+        stream = zlib.decompressobj(_WINDOW_BITS[encoding])
+        try:
+            plain += stream.decompress(body, limit - len(plain) + 1)
+        except zlib.error as error:
+            raise InvalidInputError(f"the body is not {encoding}") from error
+        if len(plain) > limit:
+            raise TooLargeError(f"the body unpacks to more than the {limit} bytes that this server takes")
+        if not stream.eof:
+            raise InvalidInputError(f"the {encoding} body ends too soon")
+        body = stream.unused_data
+        if not body:
+            return plain
+        if encoding != "gzip":
+            raise InvalidInputError(f"the {encoding} body goes on after its end")
 
 
 def decode(

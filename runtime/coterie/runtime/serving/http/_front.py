@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving.access._callers import ANYBODY, Access
 from coterie.runtime.serving.http._asgi import CALLER, Headers, respond, respond_error
-from coterie.runtime.serving.http._infer import PREFIX, SUFFIX, infer
+from coterie.runtime.serving.http._infer import infer, is_question
 from coterie.runtime.serving.http._pages import create_pages
 from coterie.runtime.serving.models._models import Models
 
@@ -66,7 +66,7 @@ class Front:
                     headers.get(b"authorization", b"").decode("latin-1"),
                     headers.get(b"x-api-key", b"").decode("latin-1"),
                 )
-            if path.startswith(PREFIX) and path.endswith(SUFFIX):
+            if is_question(path):
                 models = self._models()
                 if models is None:
                     raise not_ready()

@@ -20,6 +20,11 @@ PREFIX, SUFFIX = "/v2/models/", "/infer"
 _HEADER = b"inference-header-content-length"
 
 
+def is_question(path: str) -> bool:
+    """Return whether a path is one that ``model_of`` takes: a task may be called ``infer`` too."""
+    return path.startswith(PREFIX) and path.endswith(SUFFIX) and len(path) > len(PREFIX) + len(SUFFIX)
+
+
 def model_of(path: str) -> tuple[str, str]:
     """Return model and version of ``/v2/models/MODEL[/versions/VERSION]/infer``; a name may hold slashes."""
     name = path[len(PREFIX) : -len(SUFFIX)]

@@ -41,10 +41,24 @@ def write_file(file: Path, content: bytes, *, mode: int = 0o666) -> None:
     flush_folder(file.parent)
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write a text as ``write_file`` does, in UTF-8.
+
+    Raises:
+        OSError: If it cannot be written; it names the destination.
+    """
+    write_file(file, text.encode())
+
+
 def copy_file(source: Path, destination: Path) -> None:
     """Copy a file's content, and wait until it is on the disk."""
     shutil.copyfile(source, destination)
-    with destination.open("rb+") as stream:
+    flush_file(destination)
+
+
+def flush_file(file: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with file.open("rb+") as stream:
         os.fsync(stream.fileno())
 
 
