@@ -27,8 +27,12 @@ EXAMPLES = (
 def serve(  # noqa: PLR0917 - typer passes them by name
     bundle: Annotated[Path, typer.Argument(help="The bundle to serve, or the store of bundles.")],
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for HTTP.")] = 3000,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Port for gRPC; 0 serves none.")] = 3001,
+    http_port: Annotated[
+        int, typer.Option("--http-port", "--http", min=1, max=65535, help="Port for HTTP.")
+    ] = 3000,
+    grpc_port: Annotated[
+        int, typer.Option("--grpc-port", "--grpc", min=0, max=65535, help="Port for gRPC; 0 serves none.")
+    ] = 3001,
     workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 1,
     threads: Annotated[
         int | None,

@@ -35,8 +35,9 @@ from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._asgi import caller_of, while_connected
 from coterie.runtime.serving.http._calls import CallMiddleware
 from coterie.runtime.serving.http._front import Front
-from coterie.runtime.serving.http._limits import BodyLimit, JsonErrors, JsonOnly
+from coterie.runtime.serving.http._limits import RECEIVED, BodyLimit, JsonErrors, JsonOnly
 from coterie.runtime.serving.http._pages import error_response
+from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.http._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._board import Board
@@ -70,6 +71,7 @@ Answered = TypeVar("Answered", bound=BaseModel)
 _serving: Models | None = None
 _reports: Reports | None = None
 _calls = Calls()
+_receiving = Receiving(SETTINGS.max_waiting_bytes)
 
 
 def _models() -> Models | None:
@@ -90,6 +92,7 @@ class _Fronted(Service[Any]):  # type: ignore[misc]
         front = Front(
             _models,
             max_body=SETTINGS.max_body,
+            receiving=_receiving,
             access=ACCESS,
             metrics=_exposition,
             spec=self.openapi_spec.asdict,
@@ -196,7 +199,7 @@ class CoterieService:
         version: VersionName = "",
     ) -> TaskAnswers | Response:
         """Ask one task about each of the inputs."""
-        return await _answered(self._typed.predict(task, inputs, caller=_caller(), version=version))
+        return await _answered(self._typed.predict(task, inputs, version=version, **_sent()))
 
     @bentoml.api(route="/ask", output_spec=InputAnswers)
     async def ask(
@@ -211,7 +214,7 @@ class CoterieService:
         version: VersionName = "",
     ) -> InputAnswers | Response:
         """Ask many tasks about each of the inputs; what they share is computed once for each input."""
-        return await _answered(self._typed.ask(inputs, tasks, caller=_caller(), version=version))
+        return await _answered(self._typed.ask(inputs, tasks, version=version, **_sent()))
 
     @bentoml.api(route="/tasks", output_spec=TaskList)
     async def tasks(self) -> TaskList:
@@ -220,7 +223,9 @@ class CoterieService:
 
 
 CoterieService.add_asgi_middleware(JsonOnly)  # type: ignore[attr-defined]
-CoterieService.add_asgi_middleware(BodyLimit, limit=SETTINGS.max_body)  # type: ignore[attr-defined]
+CoterieService.add_asgi_middleware(  # type: ignore[attr-defined]
+    BodyLimit, limit=SETTINGS.max_body, receiving=_receiving
+)
 
 
 def _request() -> Request:
@@ -231,6 +236,11 @@ def _request() -> Request:
 
 def _caller() -> Caller:
     return caller_of(_request().scope)
+
+
+def _sent() -> dict[str, Any]:
+    """Return who asks, and how many bytes were sent for that."""
+    return {"caller": _caller(), "nbytes": _request().scope[RECEIVED].nbytes}
 
 
 async def _answered(work: Coroutine[Any, Any, Answered]) -> Answered | Response:

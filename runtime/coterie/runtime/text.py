@@ -60,10 +60,14 @@ class TextEncoder:
             ) from error
         return cls(tokenizer, spec)
 
-    def tokens(self, texts: Sequence[Text]) -> list[list[Any]]:
+    def tokens(self, texts: Sequence[Text], *, first: int = 0) -> list[list[Any]]:
         """Return each text's token ids, at most ``spec.max_length`` of them, without padding; possibly none.
 
         A word with its characters is a list of ids. Words are what stands between spaces; none is cut off.
+
+        Args:
+            texts: The texts.
+            first: The number of the first one, for a message.
 
         Raises:
             InvalidInputError: If an element is not a string, or not one that UTF-8 can hold; if it is neither
@@ -73,10 +77,10 @@ class TextEncoder:
         if isinstance(texts, str | bytes):
             raise InvalidInputError("texts are one string: put it in a list")
         if self.words is not None:
-            divided = [self._divided(index, text) for index, text in enumerate(texts)]
+            divided = [self._divided(index, text) for index, text in enumerate(texts, first)]
             with _told(f"{self.spec.tokenizer} cannot take words"):
                 return [self.words(words) for words in divided]
-        for index, text in enumerate(texts):
+        for index, text in enumerate(texts, first):
             _check(index, text)
         pad = self.spec.pad_id
         with _told(f"{self.spec.tokenizer} cannot take a text"):
@@ -84,16 +88,20 @@ class TextEncoder:
         # Whoever writes the padding token's own name into a text adds nothing to it.
         return [[token for token in ids if token != pad] if pad in ids else ids for ids in encoded]
 
-    def encode(self, texts: Sequence[Text]) -> npt.NDArray[np.int64]:
+    def encode(self, texts: Sequence[Text], *, first: int = 0) -> npt.NDArray[np.int64]:
         """Return the texts' token ids, ``[R, L]`` or ``[R, L, 1 + W]``, padded on the right with the pad id.
 
         L is the length of the longest text of the batch: at least 1, at most ``spec.max_length``.
 
+        Args:
+            texts: R texts.
+            first: The number of the first one, for a message.
+
         Raises:
             InvalidInputError: If an element is no text, is empty or has no token; its index is named.
         """
-        encoded = self.tokens(texts)
-        for index, (text, ids) in enumerate(zip(texts, encoded, strict=True)):
+        encoded = self.tokens(texts, first=first)
+        for index, (text, ids) in enumerate(zip(texts, encoded, strict=True), first):
             if not ids or (isinstance(text, str) and not text.strip()):
                 raise InvalidInputError(f"text {index} is empty: every text needs at least one word")
         length = max(map(len, encoded), default=1)

@@ -299,3 +299,65 @@ def test_texts_of_unlike_lengths_are_answered_as_if_alone(texts: HandMade) -> No
             np.testing.assert_allclose(answer.scores, engine.predict(name, [text]).scores, atol=1e-5)
 
     with_batcher(texts, ask)
+
+
+def test_a_large_request_is_run_in_parts_and_answered_as_if_in_one(features: HandMade) -> None:
+    seen, inputs = Seen(), features.inputs(1000)
+
+    async def ask(batcher: Batcher, engine: Engine) -> None:
+        names = ["topic", "mood", "tags"]
+        row, task = np.arange(1500)[::-1] % 1000, [names[n % 3] for n in range(1500)]
+        one, many = await asyncio.gather(
+            batcher.predict("topic", inputs), batcher.predict_many(inputs, row, task)
+        )
+        wanted = engine.predict("topic", inputs)
+        np.testing.assert_allclose(one.scores, wanted.scores, atol=1e-5)
+        np.testing.assert_allclose(one.probabilities, wanted.probabilities, atol=1e-5)
+        assert one.label_texts() == wanted.label_texts()
+        assert one.timing is not None
+        several = engine.predict_many(inputs, row, task)
+        np.testing.assert_array_equal(many.task, several.task)
+        np.testing.assert_allclose(many.scores, several.scores, atol=1e-5)
+
+    with_batcher(features, ask, observer=seen, most_rows=128)
+    assert max(rows for _, rows, _ in seen.batches) <= 128
+    assert sum(rows for _, rows, _ in seen.batches) == 2500
+
+
+def test_a_few_rows_need_not_wait_for_all_of_a_large_request(features: HandMade) -> None:
+    async def ask(batcher: Batcher, engine: Engine) -> None:
+        gate = Gate(engine)
+        large = asyncio.ensure_future(batcher.predict("topic", features.inputs(2000)))
+        await gate.busy()
+        small = asyncio.ensure_future(batcher.predict("mood", features.inputs(1)))
+        await asyncio.sleep(0.01)
+        gate.open()
+        await small
+        assert not large.done()
+        assert len(await large) == 2000
+
+    with_batcher(features, ask, most_rows=128)
+
+
+def test_a_value_far_off_in_a_large_request_is_told_by_its_row(features: HandMade) -> None:
+    inputs = features.inputs(400)
+    inputs[333] = 3e38
+
+    async def ask(batcher: Batcher, _: Engine) -> None:
+        with pytest.raises(InvalidInputError, match="input 333 is not finite"):
+            await batcher.predict("topic", inputs)
+
+    with_batcher(features, ask, most_rows=64)
+
+
+def test_a_question_that_comes_too_late_is_not_run(features: HandMade) -> None:
+    seen = Seen()
+
+    async def ask(batcher: Batcher, _: Engine) -> None:
+        for options in ({"timeout": 0.0}, {"timeout": 0.01, "since": time.perf_counter() - 1}):
+            with pytest.raises(DeadlineError):
+                await batcher.predict("topic", features.inputs(1), **options)
+        await asyncio.sleep(0.02)
+
+    with_batcher(features, ask, observer=seen)
+    assert seen.batches == []

@@ -103,10 +103,14 @@ def test_a_message_that_is_no_question_is_an_invalid_argument(stub: Any) -> None
     assert stub.ServerLive(service_pb2.ServerLiveRequest()).live
 
 
-@pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata"])
-def test_an_unknown_model_is_not_found(stub: Any, method: str) -> None:
+def test_an_unknown_model_is_not_ready_as_triton_says(stub: Any) -> None:
+    assert not stub.ModelReady(service_pb2.ModelReadyRequest(name="topik")).ready
+    assert not stub.ModelReady(service_pb2.ModelReadyRequest(name="topic", version="7")).ready
+
+
+def test_an_unknown_model_is_not_found(stub: Any) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        getattr(stub, method)(getattr(service_pb2, f"{method}Request")(name="topik"))
+        stub.ModelMetadata(service_pb2.ModelMetadataRequest(name="topik"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     assert "did you mean 'topic'" in caught.value.details()
 

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 
 from coterie.runtime import Engine, load
+from coterie.runtime.errors import OverloadedError
 from coterie.runtime.serving import Addresses
 from coterie.runtime.serving.http._infer import is_question, model_of
+from coterie.runtime.serving.http._receiving import Receiving
+from coterie.runtime.serving.http._urgency import urgency_of
 
 from ..handmade import HandMade
 
@@ -231,3 +234,50 @@ def _matches(pattern: str, text: str) -> bool:
     import re
 
     return re.search(pattern, text) is not None
+
+
+def test_a_timeout_of_any_length_is_a_timeout(client: httpx.Client) -> None:
+    body = {"inputs": [FEATURES], "parameters": {"timeout": int("9" * 400)}}
+    assert client.post(INFER, json=body).status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["GZIP", "Gzip"])
+def test_the_name_of_an_encoding_is_one_in_any_case(client: httpx.Client, encoding: str) -> None:
+    body = gzip.compress(json.dumps({"inputs": [FEATURES]}).encode())
+    assert client.post(INFER, content=body, headers={"content-encoding": encoding}).status_code == 200
+
+
+def test_what_a_message_quotes_is_cut(client: httpx.Client) -> None:
+    response = client.post(INFER, json={"inputs": [FEATURES | {"name": "x" * 100_000}]})
+    assert response.status_code == 400
+    assert len(response.content) < 3000
+
+
+@pytest.mark.parametrize(
+    ("body", "head", "wanted"),
+    [
+        (b'{"inputs": []}', None, (2, None)),
+        (b'{"parameters": {"priority": 1, "timeout": 20000}, "inputs": []}', None, (1, 0.02)),
+        (b'{"inputs": [{"data": "' + b"x" * 50_000 + b'"}], "parameters": {"priority": 3}}', None, (3, None)),
+        (b'{"inputs": [{"data": ["\\"priority\\": 1"]}]}', None, (2, None)),
+        (b'{"inputs": []}"timeout": 5', "14", (2, None)),
+        (b'{"parameters": {"priority": 99999}}', None, (3, None)),
+        (b"", "nonsense", (2, None)),
+    ],
+)
+def test_how_urgent_a_question_is_can_be_seen_before_it_is_read(
+    body: bytes, head: str | None, wanted: tuple[int, float | None]
+) -> None:
+    assert urgency_of(body, head) == wanted
+
+
+def test_bodies_that_stop_in_the_middle_fill_no_memory() -> None:
+    receiving = Receiving(100)
+    with receiving.body() as one, receiving.body() as two:
+        one.add(90)
+        with pytest.raises(OverloadedError):
+            two.add(20)
+    assert receiving.nbytes == 0
+    with receiving.body() as alone:
+        alone.add(500)  # what a server takes at all it takes alone
+    assert receiving.nbytes == 0

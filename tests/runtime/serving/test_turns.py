@@ -9,10 +9,10 @@ import pytest
 
 from coterie.runtime import load
 from coterie.runtime.batching import Batcher, Limits
-from coterie.runtime.errors import OverloadedError
+from coterie.runtime.errors import DeadlineError, OverloadedError
 from coterie.runtime.serving.http._typed import TypedApi
 from coterie.runtime.serving.models._models import Models
-from coterie.runtime.serving.models._turns import Turns
+from coterie.runtime.serving.models._turns import Turns, Urgency
 from coterie.runtime.serving.observing._calls import Done
 from coterie.runtime.tasks import ROUTER
 
@@ -192,5 +192,58 @@ def test_typed_questions_take_turns_too_and_are_refused_where_as_much_waits_as_m
         assert [answer.task for answer in await asyncio.gather(*waiting)] == ["topic"] * 2
         await models.turns.empty()
         await models.current.batcher.close()
+
+    asyncio.run(run())
+
+
+def test_who_goes_first_among_the_questions_to_a_task(features: HandMade) -> None:
+    async def run() -> None:
+        turns, order = Turns(clock=Clock()), []
+        hold = asyncio.Event()
+
+        async def ask(task: str, name: str, priority: int = 2) -> None:
+            async with turns.of(task, 1, lambda: Urgency(priority)):
+                order.append(name)
+                await (hold.wait() if name == "held" else asyncio.sleep(0))
+
+        await asyncio.gather(ask("other", "other"), ask("one", "first"))
+        held = [asyncio.create_task(ask("one", "held")) for _ in range(4)]
+        await settled()
+        order.clear()
+        waiting = [asyncio.create_task(ask("one", f"p{priority}", priority)) for priority in (3, 2, 1, 3, 1)]
+        await settled()
+        assert not order
+        hold.set()
+        await asyncio.gather(*held, *waiting)
+        assert order == ["p1", "p1", "p2", "p3", "p3"]
+
+    asyncio.run(run())
+
+
+def test_a_question_that_waits_too_long_for_its_turn_is_told_so() -> None:
+    async def run() -> None:
+        turns = Turns(clock=Clock())
+        asked = Asked(turns)
+        asked.ask("other")
+        asked.ask("one", 5)
+        await settled()
+        assert turns.waiting == 1
+        with pytest.raises(DeadlineError, match=r"0\.01 seconds"):
+            async with turns.of("one", 10, lambda: Urgency(seconds=0.01)):
+                pass
+        assert turns.waiting == 1
+
+    asyncio.run(run())
+
+
+def test_a_task_of_more_weight_has_more_in_hand() -> None:
+    async def run() -> None:
+        asked = Asked(Turns(weights={"heavy": 8.0}, clock=Clock()))
+        asked.ask("light")
+        asked.ask("heavy", 200)
+        asked.ask("light", 200)
+        await settled()
+        assert asked.begun.count("heavy") == 4 * 8
+        assert asked.begun.count("light") == 4 * 2
 
     asyncio.run(run())

@@ -20,6 +20,7 @@ from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.engine._asked import Asked
 from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._front import Front
+from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.models._models import Models
 
 from ..gate import Gate
@@ -47,7 +48,7 @@ def with_models(made: HandMade, work: Callable[[Models, Gate], Awaitable[Any]]) 
 
 
 def app_of(models: Models) -> Front:
-    return Front(lambda: models, max_body=1 << 20)
+    return Front(lambda: models, max_body=1 << 20, receiving=Receiving(1 << 28))
 
 
 def client_of(models: Models) -> httpx.AsyncClient:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from coterie.runtime.batching._ticket import Ticket
@@ -38,18 +38,20 @@ class Admission:
         self.rows = 0
         self.nbytes = 0
 
-    def admit(self, ticket: Ticket, retry_seconds: Callable[[], float]) -> None:
-        """Count a ticket in.
+    def admit(self, tickets: Sequence[Ticket], retry_seconds: Callable[[], float]) -> None:
+        """Count a request in.
 
         Args:
-            ticket: Whose questions come.
+            tickets: Its parts, of one flow.
             retry_seconds: Gives after how long whoever is refused should try again.
 
         Raises:
             OverloadedError: If there is no room.
         """
-        self.check(ticket.flow, retry_seconds, rows=ticket.rows, nbytes=ticket.nbytes)
-        self._count(ticket, 1)
+        rows, nbytes = sum(each.rows for each in tickets), sum(each.nbytes for each in tickets)
+        self.check(tickets[0].flow, retry_seconds, rows=rows, nbytes=nbytes)
+        for ticket in tickets:
+            self._count(ticket, 1)
 
     def check(self, flow: int, retry_seconds: Callable[[], float], *, rows: int = 1, nbytes: int = 1) -> None:
         """Check that there is room for so much of a flow, or for anything at all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -16,13 +16,15 @@ from coterie.runtime.batching._admission import Admission, Limits
 from coterie.runtime.batching._lull import lull
 from coterie.runtime.batching._merge import merge
 from coterie.runtime.batching._pace import Pace
+from coterie.runtime.batching._parts import divide
 from coterie.runtime.batching._queue import FairQueue
+from coterie.runtime.batching._reading import TextReader
 from coterie.runtime.batching._telling import Answers, Telling
 from coterie.runtime.batching._ticket import MANY, Shape, Ticket
 from coterie.runtime.engine import Engine
 from coterie.runtime.engine._asked import Asked
 from coterie.runtime.engine._graph import RunOptions
-from coterie.runtime.engine._inputs import takes_text
+from coterie.runtime.engine._inputs import takes_text, texts_of
 from coterie.runtime.engine._prediction import Prediction, Timing
 from coterie.runtime.errors import CoterieError, DeadlineError, UnavailableError
 
@@ -33,6 +35,9 @@ _ON_ONE_CORE = 0.005
 _FEW = 4
 """Requests of such a run: while more come, gRPC needs the loop's turns, in each of which it takes one. Beside
 a flood, for which the loop is busy, a thread would wait for it; there it may have more."""
+
+_LEAST = 32
+"""Questions that a part of a large request has at least."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,12 +95,9 @@ class Batcher:
         self._pool = ThreadPoolExecutor(
             max_workers=runs, thread_name_prefix="coterie-engine", initializer=step_back
         )
+        text = engine.bundle.text
         # Texts take long enough to encode that a thread's price does not matter.
-        self._reader = (
-            ThreadPoolExecutor(max_workers=1, thread_name_prefix="coterie-text")
-            if engine.bundle.text is not None
-            else None
-        )
+        self._reader = None if text is None else TextReader(text)
         self._sequences = {
             spec.name for spec in engine.bundle.manifest.inputs if takes_text(engine.bundle, spec)
         }
@@ -106,7 +108,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait or run."""
+        """Requests that wait or run; a large one's parts one by one."""
         return self._admission.tickets
 
     async def predict(
@@ -133,11 +135,14 @@ class Batcher:
             UnavailableError: If the batcher is being closed.
         """
         self._check_open()
-        if self._reader is None:
-            return await self._ask(self.engine.prepare(task, inputs), timeout, priority, since)
-        loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(self._reader, self.engine.prepare, task, inputs)
-        return await self._ask(asked, timeout, priority, since)
+        if self._reader is None and timeout is None:
+            return await self._ask(self.engine.prepare(task, inputs), priority, since)
+
+        async def work() -> Prediction:
+            flow = task if isinstance(task, str) else ""
+            return await self._ask(self.engine.prepare(task, await self._read(flow, inputs)), priority, since)
+
+        return await _in_time(work, timeout, since)
 
     async def predict_many(
         self,
@@ -151,11 +156,12 @@ class Batcher:
     ) -> Prediction:
         """Ask B questions about R inputs; see ``Engine.predict_many``, and ``predict`` for the rest."""
         self._check_open()
-        if self._reader is None:
-            return await self._ask(self.engine.prepare_many(inputs, row, task), timeout, priority, since)
-        loop = asyncio.get_running_loop()
-        asked = await loop.run_in_executor(self._reader, self.engine.prepare_many, inputs, row, task)
-        return await self._ask(asked, timeout, priority, since)
+
+        async def work() -> Prediction:
+            asked = self.engine.prepare_many(await self._read("", inputs), row, task)
+            return await self._ask(asked, priority, since)
+
+        return await _in_time(work, timeout, since)
 
     def check_room(self, task: str | None = None) -> None:
         """Refuse what could not be taken, before anybody has the trouble of reading it.
@@ -179,32 +185,41 @@ class Batcher:
         # Nothing is left for them to do: their threads end by themselves, and the loop need not wait.
         self._pool.shutdown(wait=False)
         if self._reader is not None:
-            self._reader.shutdown(wait=False)
+            self._reader.close()
 
-    async def _ask(
-        self, asked: Asked, seconds: float | None, priority: int, since: float | None
-    ) -> Prediction:
+    async def _read(self, flow: str, inputs: Any) -> Any:
+        """Return inputs with tokens in place of texts."""
+        found = None if self._reader is None else texts_of(self.engine.bundle, inputs)
+        if self._reader is None or found is None:
+            return inputs
+        given, name, texts = found
+        return {**given, name: await self._reader.read(flow, texts)}
+
+    async def _ask(self, asked: Asked, priority: int, since: float | None) -> Prediction:
         self._check_open()  # again: a text took a while to read
-        loop = asyncio.get_running_loop()
-        now = time.perf_counter()
-        arrived = now if since is None else since
-        ticket = Ticket(asked, loop.create_future(), self._shape(asked), priority, arrived)
-        self._admission.admit(ticket, self._retry_seconds)
+        create = asyncio.get_running_loop().create_future
+        arrived = time.perf_counter() if since is None else since
+        # Whoever comes meanwhile should not have to wait for all of a large request.
+        parts = divide(asked, max(_LEAST, self._pace.limit() // 2))
+        tickets = [
+            Ticket(each, create(), self._shape(each), priority, arrived)
+            for each in ([asked] if parts is None else parts.asked)
+        ]
+        self._admission.admit(tickets, self._retry_seconds)
         self._idle.clear()
-        self._queue.push(ticket)
+        for ticket in tickets:
+            self._queue.push(ticket)
         self._arrived += 1
         self._start_soon()
-        clock = None
-        if seconds is not None:
-            left = max(0.0, seconds - (now - arrived))
-            clock = loop.call_later(left, _expire, ticket.answer, seconds)
         try:
-            return await ticket.answer
+            if parts is None:
+                return await tickets[0].answer
+            return parts.join(await asyncio.gather(*[each.answer for each in tickets]))
         finally:
-            if clock is not None:
-                clock.cancel()
-            ticket.leave()
-            self._admission.release(ticket)
+            for ticket in tickets:
+                ticket.answer.cancel()  # of use where another part has failed
+                ticket.leave()
+                self._admission.release(ticket)
             if not self._admission.tickets:
                 self._idle.set()
 
@@ -319,11 +334,25 @@ class Batcher:
         return answers
 
 
-def _expire(answer: asyncio.Future[Prediction], seconds: float) -> None:
-    if not answer.done():
-        answer.set_exception(
-            DeadlineError(f"no answer within {seconds:g} seconds: give it more time, or ask less at once")
-        )
+async def _in_time(
+    work: Callable[[], Awaitable[Prediction]], seconds: float | None, since: float | None
+) -> Prediction:
+    """Return what is worked at, where that takes no longer than so many seconds, counted since then."""
+    if seconds is None:
+        return await work()
+    left = seconds if since is None else seconds - (time.perf_counter() - since)
+    if left <= 0:
+        raise too_late(seconds)
+    try:
+        async with asyncio.timeout(left):
+            return await work()
+    except TimeoutError:
+        raise too_late(seconds) from None
+
+
+def too_late(seconds: float) -> DeadlineError:
+    """Return the error of a question that was not answered within so many seconds."""
+    return DeadlineError(f"no answer within {seconds:g} seconds: give it more time, or ask less at once")
 
 
 def _failure(error: Exception) -> CoterieError:

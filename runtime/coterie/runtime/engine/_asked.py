@@ -21,12 +21,14 @@ class Asked:
         row: [B] int64, the input that each question is about.
         task: [B] int64, the task that it asks.
         spec: The one task asked, whose own width the answer has; ``None`` where any task may be asked.
+        number: [R] int64, what each input is counted as in the request that this is a part of.
     """
 
     inputs: Mapping[str, npt.NDArray[Any]]
     row: npt.NDArray[np.int64]
     task: npt.NDArray[np.int64]
     spec: TaskSpec | None = None
+    number: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Return B."""

@@ -173,8 +173,9 @@ class Engine:
         """
         if not all_finite(scores):
             at = int(np.argwhere(~np.isfinite(scores))[0][0])
+            row = asked.row[at] if asked.number is None else asked.number[asked.row[at]]
             raise InvalidInputError(
-                f"the answer about input {asked.row[at]} is not finite: "
+                f"the answer about input {row} is not finite: "
                 "its values are far from what the model was trained on"
             )
         if probabilities is not None and not self._is_sensible(probabilities, asked.task):

@@ -43,6 +43,23 @@ def as_inputs(bundle: Bundle, inputs: Any) -> tuple[dict[str, Array], int]:
     return tensors, rows[specs[0].name]
 
 
+def texts_of(bundle: Bundle, inputs: Any) -> tuple[Mapping[str, Any], str, Sequence[Text]] | None:
+    """Return the inputs by name, which of them is of texts, and these; None where tokens are given.
+
+    Raises:
+        InvalidInputError: If a name is wrong, or a text is none.
+    """
+    specs = bundle.manifest.inputs
+    alone = len(specs) == 1 and not isinstance(inputs, Mapping)
+    given = {specs[0].name: inputs} if alone else _by_name(specs, inputs)
+    for spec in specs:
+        if takes_text(bundle, spec):
+            words = bundle.text is not None and bundle.text.words is not None
+            texts = _as_texts(given[spec.name], words=words)
+            return None if texts is None else (given, spec.name, texts)
+    return None
+
+
 def takes_text(bundle: Bundle, spec: TensorSpec) -> bool:
     """Return whether an input is the one whose token ids are made of texts."""
     return bundle.text is not None and spec.dtype == "int64"

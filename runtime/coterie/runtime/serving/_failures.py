@@ -76,9 +76,14 @@ def retry_seconds(error: BaseException) -> int | None:
     return 1 if isinstance(error, UnavailableError) else None
 
 
+_LONGEST = 2000
+"""Characters of a message: gRPC has room for 8 KiB of what goes beside an answer."""
+
+
 def message_of(error: BaseException) -> str:
     """Return what a client is told; what is not the client's doing goes to the server's log instead."""
     if failure_of(error) is not _INTERNAL:
-        return str(error)
+        message = str(error)  # it may quote what the client sent, whatever that was
+        return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}..."
     _LOG.error("a request failed inside the server", exc_info=error)
     return "the server failed on this request; its log says why"

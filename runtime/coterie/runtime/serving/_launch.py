@@ -13,7 +13,7 @@ from typing import Any
 
 from coterie.runtime.errors import ConfigError, MissingExtraError
 from coterie.runtime.serving._open import check_served
-from coterie.runtime.serving._ports import free_ports, is_loopback, obstacle
+from coterie.runtime.serving._ports import free_ports, is_loopback, numeric, obstacle
 from coterie.runtime.serving._process import (
     Addresses,
     forwarded_signals,
@@ -62,6 +62,7 @@ def serve(
         ConfigError: If nobody can listen on a port, both are one, or a setting, a key or a certificate is
             wrong.
     """
+    host = numeric(host)
     inherited = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
     wanted = _settings(
         bundle,

@@ -82,7 +82,7 @@ def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower 
             max_text=settings.max_text,
             number=number,
             observer=metrics,
-            turns=Turns(_limits(settings)),
+            turns=Turns(_limits(settings), weights=settings.task_weights),
         )
 
     if not is_store(settings.bundle):

@@ -13,7 +13,12 @@ def is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False
+
+
+def numeric(host: str) -> str:
+    """Return an address as a number: BentoML takes no name, and this one is every machine's own."""
+    return "127.0.0.1" if host == "localhost" else host
 
 
 def obstacle(host: str, port: int) -> str | None:

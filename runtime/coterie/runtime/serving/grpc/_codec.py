@@ -21,6 +21,7 @@ from coterie.runtime.serving.models._questions import (
     timeout_of,
 )
 from coterie.runtime.serving.models._tensors import Tensor, from_raw, from_values, to_raw
+from coterie.runtime.serving.models._turns import Urgency
 
 _CONTENTS = {
     "BOOL": "bool_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
@@ -94,6 +95,15 @@ def decode(request: Any, caller: Caller = ANYBODY) -> Question:
     return Question(
         request.model_name, inputs, request.model_version, tuple(classes), timeout, priority, classes, caller
     )
+
+
+def urgency(request: Any) -> Urgency:
+    """Return what a request says of itself; what cannot be meant so is refused when it is read."""
+    priority, timeout = _parameter(request, "priority"), _parameter(request, "timeout")
+    try:
+        return Urgency(priority_of(priority), timeout_of(timeout))
+    except InvalidInputError:
+        return Urgency()
 
 
 def encode(answer: Answer, request: Any) -> Any:

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from coterie.runtime.serving.access._callers import Access
 from coterie.runtime.serving.access._tls import Tls
+from coterie.runtime.serving.grpc._health import HealthServicer
 from coterie.runtime.serving.grpc._protocol import SERVICE, pool
 from coterie.runtime.serving.grpc._servicer import Servicer
 from coterie.runtime.serving.models._models import Models
@@ -66,7 +67,7 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
         ]
         self._servers: list[Any] = []
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer(self._stopping)
 
     async def start(self) -> int:
         """Listen, and return the port.

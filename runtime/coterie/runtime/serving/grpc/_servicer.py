@@ -14,7 +14,7 @@ from google.rpc import status_pb2
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
 
-from coterie.runtime.errors import UnavailableError
+from coterie.runtime.errors import UnavailableError, UnknownTaskError
 from coterie.runtime.serving._failures import failure_of, message_of, retry_seconds
 from coterie.runtime.serving.access._callers import ANYBODY, Access, Caller
 from coterie.runtime.serving.grpc import _codec as codec
@@ -86,7 +86,10 @@ class Servicer:
         return self._models.info(request.name, request.version, self._caller(context))
 
     async def _model_ready(self, request: Any, context: Any) -> Any:
-        self._info(request, context)
+        try:
+            self._info(request, context)
+        except UnknownTaskError:  # as Triton has it: whoever waits for a model asks until it is there
+            return messages()["ModelReadyResponse"](ready=False)
         return messages()["ModelReadyResponse"](ready=self._models.ready)
 
     async def _server_metadata(self, _: Any, context: Any) -> Any:
@@ -161,7 +164,7 @@ class Servicer:
             models.find(request.model_version).info(name, caller)
             nbytes, remaining = request.ByteSize(), context.time_remaining()
             models.check_room(name, request.model_version, nbytes)
-        async with models.turns.of(name, nbytes) as since:
+        async with models.turns.of(name, nbytes, lambda: codec.urgency(request)) as since:
             with models.counting_refusals(name, "grpc"):
                 question = _in_time(codec.decode(request, caller).waited(since), remaining)
             return codec.encode(await models.answer(question, transport="grpc"), request)

@@ -18,6 +18,7 @@ from coterie.runtime.serving._failures import (
     retry_seconds,
 )
 from coterie.runtime.serving.access._callers import ANYBODY, Caller
+from coterie.runtime.serving.http._receiving import Receiving
 
 T = TypeVar("T")
 Headers = Mapping[bytes, bytes]
@@ -50,28 +51,40 @@ def declared_length(headers: Headers) -> int:
     return (int(value) if len(value) < 20 else 10**19) if value.isdigit() else 0
 
 
-async def read_body(headers: Headers, receive: Receive, limit: int) -> bytes:
+async def read_body(headers: Headers, receive: Receive, limit: int, receiving: Receiving) -> bytes:
     """Return a request's body, which is read no further than ``limit`` bytes.
 
     Raises:
         TooLargeError: If it is larger.
+        OverloadedError: If it is one of many that are being received.
         GoneError: If the client goes away in the middle of it.
     """
     if declared_length(headers) > limit:
         raise too_large(limit)
-    parts: list[bytes] = []
-    length, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise GoneError("the client went away before its question was there")
-        part = message.get("body", b"")
-        length += len(part)
-        if length > limit:
-            raise too_large(limit)
-        parts.append(part)
-        more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    part, more = await _part(receive)
+    if len(part) > limit:
+        raise too_large(limit)
+    if not more:
+        return part
+    parts, length = [part], len(part)
+    with receiving.body() as body:
+        body.add(length)
+        while more:
+            part, more = await _part(receive)
+            length += len(part)
+            if length > limit:
+                raise too_large(limit)
+            body.add(len(part))
+            parts.append(part)
+    return b"".join(parts)
+
+
+async def _part(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next part of a body, and whether there is more."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise GoneError("the client went away before its question was there")
+    return message.get("body", b""), message.get("more_body", False)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -44,6 +44,7 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         InvalidInputError: If the encoding is unknown or the body is not of it.
         TooLargeError: If more than ``limit`` bytes come out.
     """
+    encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
     if encoding not in _WINDOW_BITS:

@@ -12,6 +12,7 @@ from coterie.runtime.serving.access._callers import ANYBODY, Access
 from coterie.runtime.serving.http._asgi import CALLER, Headers, respond, respond_error
 from coterie.runtime.serving.http._infer import infer, is_question
 from coterie.runtime.serving.http._pages import create_pages
+from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.models._models import Models
 
 _OPEN = frozenset({"/livez", "/readyz", "/healthz", "/v2/health/live", "/v2/health/ready", "/", "/docs.json"})
@@ -28,6 +29,7 @@ class Front:
     Args:
         models: Gives the models once they are loaded; until then every question is refused with 503.
         max_body: Largest body, in bytes, packed or unpacked.
+        receiving: Counts the bodies that come.
         access: Who may ask; anybody, where it is not given.
         metrics: Gives the metrics in Prometheus's words; without it there are none.
         spec: Gives BentoML's OpenAPI description; without it there is none.
@@ -39,6 +41,7 @@ class Front:
         models: Callable[[], Models | None],
         *,
         max_body: int,
+        receiving: Receiving,
         access: Access | None = None,
         metrics: Callable[[], Awaitable[bytes]] | None = None,
         spec: Callable[[], Mapping[str, Any]] | None = None,
@@ -46,9 +49,17 @@ class Front:
     ) -> None:
         self._models = models
         self._max_body = max_body
+        self._receiving = receiving
         self._access = access or Access(None)
         self._beneath = beneath or _nothing
-        self._pages = create_pages(models, metrics, spec, keys=not self._access.is_open, max_body=max_body)
+        self._pages = create_pages(
+            models,
+            metrics,
+            spec,
+            keys=not self._access.is_open,
+            max_body=max_body,
+            receiving=receiving,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass it on."""
@@ -70,7 +81,16 @@ class Front:
                 models = self._models()
                 if models is None:
                     raise not_ready()
-                await infer(scope, headers, receive, send, models=models, caller=caller, limit=self._max_body)
+                await infer(
+                    scope,
+                    headers,
+                    receive,
+                    send,
+                    models=models,
+                    caller=caller,
+                    limit=self._max_body,
+                    receiving=self._receiving,
+                )
                 return
         except Exception as error:
             await respond_error(send, error)

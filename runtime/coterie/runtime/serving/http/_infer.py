@@ -13,7 +13,10 @@ from starlette.types import Receive, Scope, Send
 from coterie.runtime.serving.access._callers import Caller
 from coterie.runtime.serving.http import _codec as codec
 from coterie.runtime.serving.http._asgi import Headers, read_body, respond, respond_error, while_connected
+from coterie.runtime.serving.http._receiving import Receiving
+from coterie.runtime.serving.http._urgency import urgency_of
 from coterie.runtime.serving.models._models import Models
+from coterie.runtime.serving.models._turns import Urgency
 from coterie.runtime.serving.observing._calls import suggest_id
 
 PREFIX, SUFFIX = "/v2/models/", "/infer"
@@ -41,6 +44,7 @@ async def infer(
     models: Models,
     caller: Caller,
     limit: int,
+    receiving: Receiving,
 ) -> None:
     """Answer a question.
 
@@ -52,19 +56,24 @@ async def infer(
         models: Who answers.
         caller: Who asks.
         limit: Largest body, in bytes, packed or unpacked.
+        receiving: Counts the bodies that come.
     """
     if scope["method"] != "POST":
         body = json.dumps({"error": "a question is a POST"}).encode()
         await respond(send, body, status=405, more=[(b"allow", b"POST")])
         return
     name, version = model_of(scope["path"])
+    encoding = headers.get(b"content-encoding", b"").decode("latin-1")
+    length = headers.get(_HEADER)
+    head = None if length is None else length.decode("latin-1")
 
     async def answer(body: bytes) -> tuple[bytes, int | None]:
-        async with models.turns.of(name, len(body)) as since:
+        def urgency() -> Urgency:
+            return Urgency() if encoding else urgency_of(body, head)
+
+        async with models.turns.of(name, len(body), urgency) as since:
             with models.counting_refusals(name, "http"):
-                body = codec.decompress(body, headers.get(b"content-encoding", b"").decode("latin-1"), limit)
-                length = headers.get(_HEADER)
-                head = None if length is None else length.decode("latin-1")
+                body = codec.decompress(body, encoding, limit)
                 asked = codec.decode(name, version, body, head, caller)
                 suggest_id(asked.id)
             question = asked.question.waited(since)
@@ -73,13 +82,13 @@ async def infer(
     try:
         with models.counting_refusals(name, "http"):
             models.find(version).info(name, caller)  # an unknown model is 404, whatever the body
-            body = await read_body(headers, receive, limit)
+            body = await read_body(headers, receive, limit, receiving)
             models.check_room(name, version, len(body))
-        content, head = await while_connected(receive, answer(body))
+        content, header = await while_connected(receive, answer(body))
     except Exception as error:
         await respond_error(send, error)
         return
-    if head is None:
+    if header is None:
         await respond(send, content)
     else:
-        await respond(send, content, b"application/octet-stream", more=[(_HEADER, b"%d" % head)])
+        await respond(send, content, b"application/octet-stream", more=[(_HEADER, b"%d" % header)])

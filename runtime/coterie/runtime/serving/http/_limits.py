@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coterie.runtime.serving._failures import TooLargeError
+from coterie.runtime.errors import CoterieError
 from coterie.runtime.serving.http._asgi import declared_length, respond, respond_error, too_large
+from coterie.runtime.serving.http._receiving import Receiving
 
 _WORDS = {404: "there is nothing at this address", 405: "this address is not asked by that method"}
+
+
+RECEIVED = "coterie.received"
+"""Where a scope holds what was received of its body."""
+
+
+@dataclass
+class Received:
+    """How much of a body has come, in bytes."""
+
+    nbytes: int = 0
 
 
 class BodyLimit:
     """ASGI middleware that answers 413 to a request whose body is larger than ``limit`` bytes.
 
     A body that says its length is refused before it is read; any other is read no further than the limit.
+    Where many are being received, further ones are answered 429.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, receiving: Receiving) -> None:
         self._app = app
         self._limit = limit
+        self._receiving = receiving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
@@ -30,33 +45,43 @@ class BodyLimit:
         if declared_length(dict(scope["headers"])) > self._limit:
             await respond_error(send, too_large(self._limit))
             return
-        received = 0
-        started = exceeded = False
+        received = scope[RECEIVED] = Received()
+        started = False
+        exceeded: CoterieError | None = None
 
         async def limited() -> Message:
-            nonlocal received, exceeded
+            nonlocal exceeded
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                exceeded = True
-                raise too_large(self._limit)
+            part = len(message.get("body", b""))
+            received.nbytes += part
+            try:
+                if received.nbytes > self._limit:
+                    raise too_large(self._limit)
+                if message.get("more_body", False):
+                    body.add(part)
+                else:
+                    body.release()
+            except CoterieError as error:
+                exceeded = error
+                raise
             return message
 
         async def guarded(message: Message) -> None:
             nonlocal started
             # Whatever the application makes of the interrupted body, the client hears of the limit.
-            if exceeded and not started:
+            if exceeded is not None and not started:
                 return
             started = True
             await send(message)
 
-        try:
-            await self._app(scope, limited, guarded)
-        except TooLargeError:
-            if not exceeded:
-                raise
-        if exceeded and not started:
-            await respond_error(send, too_large(self._limit))
+        with self._receiving.body() as body:
+            try:
+                await self._app(scope, limited, guarded)
+            except CoterieError as error:
+                if error is not exceeded:
+                    raise
+        if exceeded is not None and not started:
+            await respond_error(send, exceeded)
 
 
 class JsonErrors:

@@ -18,6 +18,7 @@ from coterie.runtime.serving.http import _codec as codec
 from coterie.runtime.serving.http._asgi import caller_of, error_headers
 from coterie.runtime.serving.http._limits import BodyLimit
 from coterie.runtime.serving.http._openapi import POLICY, described, page
+from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.http._typed import TypedApi
 from coterie.runtime.serving.models._metadata import EXTENSIONS, PLATFORM, ModelInfo
 from coterie.runtime.serving.models._models import Models
@@ -34,6 +35,7 @@ def create_pages(
     *,
     keys: bool,
     max_body: int,
+    receiving: Receiving,
 ) -> Starlette:
     """Return the application; who asks is in the scope, under ``CALLER``.
 
@@ -43,6 +45,7 @@ def create_pages(
         spec: Gives BentoML's OpenAPI description; without it there is none.
         keys: Whether requests must bring a key.
         max_body: Largest body, in bytes.
+        receiving: Counts the bodies that come.
     """
     pages = _Pages(models, metrics, spec, keys=keys)
     # A task's name may hold slashes, so the longer paths come first.
@@ -82,7 +85,7 @@ def create_pages(
             *(Route(path, _safe(handler)) for path, handler in own.items()),
             Route("/v2/{rest:path}", _safe(pages.nothing)),
         ],
-        middleware=[Middleware(BodyLimit, limit=max_body)],
+        middleware=[Middleware(BodyLimit, limit=max_body, receiving=receiving)],
         exception_handlers={HTTPException: _refused},
     )
 

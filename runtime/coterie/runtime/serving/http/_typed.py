@@ -122,18 +122,30 @@ class TypedApi:
         )
 
     async def predict(
-        self, task: str, inputs: list[Any], *, caller: Caller = ANYBODY, version: str = ""
+        self,
+        task: str,
+        inputs: list[Any],
+        *,
+        caller: Caller = ANYBODY,
+        version: str = "",
+        nbytes: int = 0,
     ) -> TaskAnswers:
-        """Ask one task about each of R inputs; raises as ``Models.answer`` does."""
+        """Ask one task about each of R inputs, sent as so many bytes; raises as ``Models.answer`` does."""
 
         async def work(chosen: Version) -> tuple[TaskAnswers, Prediction]:
             chosen.info(task, caller)
             return await _predict(chosen, task, inputs)
 
-        return await self._in_turn(task, work, version)
+        return await self._in_turn(task, work, version, nbytes)
 
     async def ask(
-        self, inputs: list[Any], tasks: list[str] | None, *, caller: Caller = ANYBODY, version: str = ""
+        self,
+        inputs: list[Any],
+        tasks: list[str] | None,
+        *,
+        caller: Caller = ANYBODY,
+        version: str = "",
+        nbytes: int = 0,
     ) -> InputAnswers:
         """Ask several tasks, or all that the caller may, about each of R inputs; see ``predict``."""
 
@@ -144,16 +156,20 @@ class TypedApi:
                 chosen.info(name, caller)
             return await _ask(chosen, inputs, tasks)
 
-        return await self._in_turn(ROUTER, work, version)
+        return await self._in_turn(ROUTER, work, version, nbytes)
 
     async def _in_turn(
-        self, model: str, work: Callable[[Version], Awaitable[tuple[T, Prediction]]], version: str
+        self,
+        model: str,
+        work: Callable[[Version], Awaitable[tuple[T, Prediction]]],
+        version: str,
+        nbytes: int,
     ) -> T:
         """Ask when it is the model's turn; the question is read already, its answer is not yet written."""
         models = self._models
         with models.counting_refusals(model, TRANSPORT):
-            models.turns.check(model, 0)
-        async with models.turns.of(model, 0) as since:
+            models.turns.check(model, nbytes)
+        async with models.turns.of(model, nbytes) as since:
             return await models.ask(model, TRANSPORT, work, number=version, since=since)
 
 

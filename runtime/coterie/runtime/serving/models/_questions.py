@@ -13,6 +13,8 @@ from coterie.runtime.serving.models._tensors import Tensor
 
 PRIORITY = 2
 """Of a question that names none."""
+_FOREVER = 10**15
+"""Microseconds, thirty years: more than that cannot be told from it."""
 _LAST = 3
 """The priority that goes last."""
 _UNSUPPORTED = ("shared_memory_region",)
@@ -62,7 +64,7 @@ def timeout_of(value: Any) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidInputError("the parameter 'timeout' is a whole number of microseconds")
-    return value / 1e6 if value else None
+    return min(value, _FOREVER) / 1e6 if value else None
 
 
 def priority_of(value: Any) -> int:

@@ -12,16 +12,61 @@ import asyncio
 import contextlib
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple
 
-from coterie.runtime.batching import Limits
+from coterie.runtime.batching import Limits, too_late
 from coterie.runtime.batching._queue import fair_share
-from coterie.runtime.errors import OverloadedError
+from coterie.runtime.errors import DeadlineError, OverloadedError
+from coterie.runtime.serving.models._questions import PRIORITY
 
 _FEW = 4
 """Questions that a task may always have in hand: what whoever comes next waits for."""
 _RECENT = 1.0
 """Seconds after which a task that nobody asked any more is nobody to be fair to."""
+
+
+class Urgency(NamedTuple):
+    """What is known of a question before it is read.
+
+    Attributes:
+        priority: 1 goes before 2, 2 before 3, among the questions to one task.
+        seconds: After which nobody wants its answer; None where that is not said.
+    """
+
+    priority: int = PRIORITY
+    seconds: float | None = None
+
+
+_ORDINARY = Urgency()
+
+
+class _Line:
+    """A task's questions that wait for their turn, by their priorities."""
+
+    def __init__(self) -> None:
+        self._turns: dict[int, deque[asyncio.Future[None]]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._turns.values()))
+
+    def push(self, priority: int) -> asyncio.Future[None]:
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.setdefault(priority, deque()).append(turn)
+        return turn
+
+    def pop(self) -> asyncio.Future[None]:
+        priority = min(self._turns)
+        turn = self._turns[priority].popleft()
+        if not self._turns[priority]:
+            del self._turns[priority]
+        return turn
+
+    def remove(self, turn: asyncio.Future[None], priority: int) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._turns[priority].remove(turn)
+            if not self._turns[priority]:
+                del self._turns[priority]
 
 
 class Turns:
@@ -31,16 +76,24 @@ class Turns:
 
     Args:
         limits: Of one task as many questions may wait as rows, and of all as many bytes; more are refused.
+        weights: How many times as much as a task of weight 1 a task may have in hand.
         clock: Gives the seconds.
     """
 
     def __init__(
-        self, limits: Limits | None = None, *, clock: Callable[[], float] = time.perf_counter
+        self,
+        limits: Limits | None = None,
+        *,
+        weights: Mapping[str, float] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._limits, self._clock = limits or Limits(), clock
+        self._weights = dict(weights or {})
         self._in_hand = Counter[str]()
         self._all = 0
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._shares = 0.0
+        """Of all tasks, what each has in hand by its weight."""
+        self._waiting: dict[str, _Line] = {}
         self._held = 0
         # The two tasks that were asked last, and when.
         self._last, self._last_at = "", float("-inf")
@@ -54,12 +107,22 @@ class Turns:
         return sum(len(each) for each in self._waiting.values())
 
     @contextlib.asynccontextmanager
-    async def of(self, task: str, nbytes: int) -> AsyncIterator[float | None]:
-        """Have the turn of a question of so many bytes, from when it may be read until its answer is written.
+    async def of(
+        self, task: str, nbytes: int, urgency: Callable[[], Urgency] = lambda: _ORDINARY
+    ) -> AsyncIterator[float | None]:
+        """Have the turn of a question, from when it may be read until its answer is written.
 
         Gives since when it waited, or nothing where it did not.
+
+        Args:
+            task: Which is asked.
+            nbytes: Of the question.
+            urgency: Gives how urgent it is; called where it has to wait.
+
+        Raises:
+            DeadlineError: If nobody wants its answer any more before its turn has come.
         """
-        since = await self._enter(task, nbytes)
+        since = await self._enter(task, nbytes, urgency)
         try:
             yield since
         finally:
@@ -82,7 +145,7 @@ class Turns:
                 retry_seconds=1,
             )
 
-    async def _enter(self, task: str, nbytes: int) -> float | None:
+    async def _enter(self, task: str, nbytes: int, urgency: Callable[[], Urgency]) -> float | None:
         now = self._clock()
         if task != self._last:
             self._last, self._before_at = task, self._last_at
@@ -92,32 +155,37 @@ class Turns:
             self._take(task)
             return None
         if waiting is None:
-            waiting = self._waiting[task] = deque()
-        turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+            waiting = self._waiting[task] = _Line()
+        priority, seconds = urgency()
+        turn = waiting.push(priority)
+        late = None
+        if seconds is not None:
+            late = asyncio.get_running_loop().call_later(seconds, _expire, turn, seconds)
         self._held += nbytes
         try:
             await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                with contextlib.suppress(ValueError):
-                    waiting.remove(turn)
+        except (asyncio.CancelledError, DeadlineError) as error:
+            if turn.cancelled() or isinstance(error, DeadlineError):
+                waiting.remove(turn, priority)
             else:  # it was its turn just now: somebody else's, then
                 self._leave(task)
             raise
         finally:
             self._held -= nbytes
+            if late is not None:
+                late.cancel()
         return now
 
     def _leave(self, task: str) -> None:
         """Count a question out, and let those go on that waited for it."""
         self._all -= 1
         self._in_hand[task] -= 1
+        self._shares -= 1 / self._weights.get(task, 1.0)
         waiting = self._waiting.get(task)
         if waiting is not None:
             now = self._clock()
             while waiting and self._has_room(task, now):
-                turn = waiting.popleft()
+                turn = waiting.pop()
                 if not turn.done():  # whose client went away just now
                     self._take(task)
                     turn.set_result(None)
@@ -126,15 +194,22 @@ class Turns:
         if not self._in_hand[task]:
             del self._in_hand[task]
             if not self._all:
+                self._shares = 0.0  # what rounding has left of it
                 self._empty.set()
 
     def _take(self, task: str) -> None:
         self._all += 1
         self._in_hand[task] += 1
+        self._shares += 1 / self._weights.get(task, 1.0)
         self._empty.clear()
 
     def _has_room(self, task: str, now: float) -> bool:
-        own = self._in_hand[task]
-        if own < fair_share(self._all - own, _FEW):
+        own = self._in_hand[task] / self._weights.get(task, 1.0)
+        if own < fair_share(self._shares - own, _FEW):
             return True
         return now - (self._before_at if task == self._last else self._last_at) > _RECENT
+
+
+def _expire(turn: asyncio.Future[None], seconds: float) -> None:
+    if not turn.done():
+        turn.set_exception(too_late(seconds))
