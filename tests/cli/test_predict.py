@@ -230,7 +230,7 @@ def verdicts(output: str) -> list[Any]:
 
 def test_texts_by_option_file_and_pipe(coterie: Command, text_bundle: Path, tmp_path: Path) -> None:
     good, bad = "a fine thing", "a poor thing"
-    (tmp_path / "x.txt").write_text(f"{good}\n\n{bad}\n", encoding="utf-8")
+    (tmp_path / "x.txt").write_text(f"{good}\r\n{bad}\n", encoding="utf-8")
     (tmp_path / "x.csv").write_text(f"number,text\n1,{good}\n2,{bad}\n", encoding="utf-8")
     (tmp_path / "x.json").write_text(json.dumps([good, bad]), encoding="utf-8")
     for words, stdin in (
@@ -281,3 +281,29 @@ def test_predict_needs_no_torch(text_bundle: Path) -> None:
         check=True,
     )
     assert "good" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("a fine thing\n\na poor thing\n", "x.txt, line 2: is empty"),
+        ("a fine thing\n  \n", "x.txt, line 2: is empty"),
+        ("review\na fine thing\n", "x.csv has no column 'text'"),
+        ("", "x.csv has no column 'text'"),
+    ],
+)
+def test_every_answer_has_the_number_of_its_line(
+    coterie: Command, text_bundle: Path, tmp_path: Path, content: str, says: str
+) -> None:
+    name = says.split(maxsplit=1)[0].rstrip(",")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    result = coterie("predict", text_bundle, "-i", tmp_path / name)
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
+def test_only_a_line_feed_ends_a_line(coterie: Command, text_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes("a fine \u2028 thing\na poor\x0cthing\n".encode())
+    result = coterie("predict", text_bundle, "-i", tmp_path / "x.txt", "--json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(result.stdout)["answers"]) == 2

@@ -108,10 +108,10 @@ def test_the_advice_on_a_model_that_cannot_be_built_is_followed_in_the_same_fold
     coterie: Command, config: Path, tmp_path: Path
 ) -> None:
     start = ("train", config, "--run", tmp_path / "run", "-q")
-    result = coterie(*start, "model.stages.2.clusters=7")
+    result = coterie(*start, "model.stages.2.max_clusters=7")
     assert result.exit_code == 2
-    assert "model.stages.2.clusters: is 7, but the data has 6 tasks" in result.stderr
-    result = coterie(*start, "model.stages.2.clusters=6")
+    assert "model.stages.2.max_clusters: is for clusters: auto; leave it out" in result.stderr
+    result = coterie(*start, "model.stages.2.clusters=7")  # no more than there are tasks
     assert result.exit_code == 0, result.output
 
 

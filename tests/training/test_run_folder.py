@@ -11,8 +11,10 @@ from tests.training.making import LINEAR, Killer, StopError, run_config
 from tests.training.runs import CLUSTER, GATED, STAGES, config_of, history
 
 from coterie.runtime.errors import CheckpointError, ConfigError, TrainingError
-from coterie.training import Run, RunConfig, load_run, train
-from coterie.training.run import RunData, _claim
+from coterie.training import Run, RunConfig, Watcher, load_run, train
+from coterie.training.claim import claim
+from coterie.training.loop.history import read_history
+from coterie.training.run_data import RunData
 
 HARD = {"kind": "hard", "block": LINEAR}
 
@@ -28,8 +30,8 @@ def interrupted(folder: Path) -> None:
 
 
 def test_a_model_that_cannot_be_built_writes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="clusters: is 7, but the data has 6 tasks"):
-        train(config_of([{**CLUSTER, "clusters": 7}]), tmp_path / "run")
+    with pytest.raises(ConfigError, match="max_clusters: is for clusters: auto"):
+        train(config_of([{**CLUSTER, "max_clusters": 7}]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -76,9 +78,9 @@ def test_somebodys_own_files_are_not_overwritten(tmp_path: Path, data: str | Non
 def test_a_process_that_does_not_write_takes_no_folder(tmp_path: Path) -> None:
     interrupted(tmp_path)
     data = RunData.model_validate_json((tmp_path / "data.json").read_text(encoding="utf-8"))
-    _claim(tmp_path, config_of(), data)
+    claim(tmp_path, config_of(), data)
     with pytest.raises(TrainingError, match="another configuration"):
-        _claim(tmp_path, other(), data)
+        claim(tmp_path, other(), data)
 
 
 @pytest.mark.parametrize("below", ["", "x", "x/y"])
@@ -141,3 +143,19 @@ def test_a_damaged_file_is_told(whole: Run, tmp_path: Path, file: str) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-40])
     with pytest.raises(CheckpointError, match=r"the run in .*run is damaged \(.*\): train it again"):
         load_run(tmp_path / "run")
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    class Second(Watcher):
+        def epoch(self, record: dict[str, object]) -> None:  # noqa: ARG002
+            with pytest.raises(TrainingError, match="another training is at work"):
+                train(config_of(), tmp_path / "run", report=False)
+
+    train(config_of(), tmp_path / "run", watcher=Second(), report=False)
+    assert len(read_history(tmp_path / "run")) == config_of().trainer.epochs
+
+
+def test_there_are_no_more_clusters_than_tasks(tmp_path: Path) -> None:
+    run = train(config_of([{**CLUSTER, "clusters": 40}]), tmp_path / "run", report=False)
+    (stage,) = [stage for stage in run.model.plan().stages if stage.kind == "cluster"]
+    assert len(stage.blocks) <= len(run.data.tasks)

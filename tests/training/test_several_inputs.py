@@ -12,7 +12,7 @@ import torch
 
 from coterie.runtime.errors import ConfigError
 from coterie.training import Dataset, Run, RunConfig, build_model, dataset_of, load_run, train
-from coterie.training.run import RunData
+from coterie.training.run_data import RunData
 from coterie.training.several import apply, count, each, take
 from coterie.training.yaml_config import load_config
 

@@ -96,9 +96,18 @@ def _parse(ending: str, content: str, name: str, spec: TensorSpec, *, text: bool
             raise InvalidInputError(
                 f"{name} holds lines of text, but the bundle takes numbers: use JSON or CSV"
             )
-        return [line for line in content.splitlines() if line.strip()]
+        return _lines(content, name)
     rows = _rows(content, name)
     return _texts(rows, name) if text else _numbers(rows, name, spec)
+
+
+def _lines(content: str, name: str) -> list[str]:
+    """Return the lines, each a text; only a line feed ends one, and only the last may be empty."""
+    lines = [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")] if content else []
+    empty = next((number for number, line in enumerate(lines, 1) if not line.strip()), None)
+    if empty is not None:
+        raise InvalidInputError(f"{name}, line {empty}: is empty: remove it, or every answer's number is off")
+    return lines
 
 
 def _json(content: str, name: str) -> Any:
@@ -135,15 +144,12 @@ def _rows(content: str, name: str) -> list[_Row]:
 
 
 def _texts(rows: list[_Row], name: str) -> list[str]:
-    """Return the column ``text``, or the only column."""
-    if rows and "text" in rows[0].cells:
-        column, rows = rows[0].cells.index("text"), rows[1:]
-    elif all(len(row.cells) == 1 for row in rows):
-        column = 0
-    else:
+    """Return the column ``text``."""
+    if not rows or "text" not in rows[0].cells:
         raise InvalidInputError(
-            f"{name} has several columns and none is called 'text': name it in the first line"
+            f"{name} has no column 'text': name it so in the first line, or give lines of text as .txt"
         )
+    column, rows = rows[0].cells.index("text"), rows[1:]
     short = next((row.line for row in rows if len(row.cells) <= column), None)
     if short is not None:
         raise InvalidInputError(f"{name}, line {short}: has no text: fill it in, or remove the line")

@@ -25,7 +25,7 @@ from coterie.runtime.errors import ConfigError
 from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving._lifeline import end_with_parent
 from coterie.runtime.serving._mending import mend_at_once
-from coterie.runtime.serving._open import check_served, open_models
+from coterie.runtime.serving._open import check_device, check_served, open_models
 from coterie.runtime.serving._ports import obstacle
 from coterie.runtime.serving._reports import Reports
 from coterie.runtime.serving._settings import Settings
@@ -35,10 +35,11 @@ from coterie.runtime.serving.grpc._server import GrpcServer
 from coterie.runtime.serving.http._asgi import caller_of, while_connected
 from coterie.runtime.serving.http._calls import CallMiddleware
 from coterie.runtime.serving.http._front import Front
-from coterie.runtime.serving.http._limits import RECEIVED, BodyLimit, JsonErrors, JsonOnly
+from coterie.runtime.serving.http._limits import RECEIVED, BodyLimit, JsonOnly
 from coterie.runtime.serving.http._pages import error_response
 from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.http._typed import InputAnswers, TaskAnswers, TaskList, TypedApi
+from coterie.runtime.serving.http._worded import JsonErrors
 from coterie.runtime.serving.models._models import Models
 from coterie.runtime.serving.observing._board import Board
 from coterie.runtime.serving.observing._calls import Calls
@@ -128,6 +129,7 @@ class CoterieService:
         """Refuse a missing or broken bundle before any worker is started; let dead workers be replaced."""
         if SETTINGS.bundle is None:
             raise ConfigError("the server has no bundle", ["COTERIE_BUNDLE: set it to a bundle's folder"])
+        check_device(SETTINGS)
         check_served(SETTINGS.bundle, SETTINGS.public_key)
         found = obstacle(SETTINGS.grpc_host, SETTINGS.grpc_port) if SETTINGS.grpc_port else None
         if found is not None:

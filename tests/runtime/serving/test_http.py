@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ import pytest
 from coterie.runtime import Engine, load
 from coterie.runtime.errors import OverloadedError
 from coterie.runtime.serving import Addresses
+from coterie.runtime.serving.http._front import unambiguous
 from coterie.runtime.serving.http._infer import is_question, model_of
 from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.http._urgency import urgency_of
@@ -281,3 +283,21 @@ def test_bodies_that_stop_in_the_middle_fill_no_memory() -> None:
     with receiving.body() as alone:
         alone.add(500)  # what a server takes at all it takes alone
     assert receiving.nbytes == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/v2/models/a", "/v2/models/a"),
+        ("/v2/models/a/versions/1", "/v2/models/a/versions/1/versions/4"),
+        ("/v2/models/a/versions/1/config", "/v2/models/a/versions/1/versions/4/config"),
+        ("/v2/models/a/versions/2/config", "/v2/models/a/versions/2/config"),
+        ("/v2/models/b/stats", "/v2/models/b/stats/versions/4"),
+        ("/v2/models/b/stats/stats", "/v2/models/b/stats/versions/4/stats"),
+    ],
+)
+def test_a_name_that_looks_as_if_it_said_a_version_is_a_name(path: str, wanted: str) -> None:
+    models = SimpleNamespace(odd={"a/versions/1", "b/stats"}, current=SimpleNamespace(number="4"))
+    assert unambiguous(path, models) == wanted  # type: ignore[arg-type]
+    assert model_of("/v2/models/a/versions/1/infer", models.odd) == ("a/versions/1", "")
+    assert model_of("/v2/models/a/versions/1/versions/4/infer", models.odd) == ("a/versions/1", "4")

@@ -216,3 +216,11 @@ def wait_until_ready(address: str) -> None:
             pass
         time.sleep(0.2)
     raise AssertionError("the server is not ready after a minute")
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_starts(
+    features: HandMade, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COTERIE_DEVICE", "cuda")
+    with pytest.raises(ConfigError, match=r"CUDAExecutionProvider.*install coterie\[gpu\]"):
+        serve(features.path)

@@ -148,9 +148,9 @@ def test_tasks_are_listed_with_their_labels(client: httpx.Client, features: Hand
         ("/predict", {"task": "topic", "inputs": ["text"]}, 400, "takes numbers"),
         ("/predict", {"task": "topic", "inputs": [[1, 2, 3, None]]}, 400, "mixed objects"),
         ("/predict", {"task": "topic", "inputs": [{}]}, 400, "input 'features'"),
-        ("/predict", {"task": "topic"}, 400, "validation error"),
-        ("/predict", {"task": 3, "inputs": [ROW]}, 400, "validation error"),
-        ("/predict", [], 400, "validation error"),
+        ("/predict", {"task": "topic"}, 400, "inputs is missing"),
+        ("/predict", {"task": 3, "inputs": [ROW]}, 400, "task should be a valid string"),
+        ("/predict", [], 400, "the body should be an object"),
         ("/predict", {"task": "topic", "inputs": [ROW] * 65}, 413, "split it"),
         ("/ask", {"inputs": [ROW], "tasks": ["topic", "topik"]}, 404, "did you mean"),
         ("/ask", {"inputs": [ROW], "tasks": ["topic", "topic"]}, 400, "each task once"),
@@ -251,3 +251,23 @@ def test_the_examples_of_the_page_are_answered(client: httpx.Client, text_server
 def _series(client: httpx.Client) -> set[str]:
     lines = client.get("/metrics").text.splitlines()
     return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"inputs": [[1, 2, 3, 4]]}', "task is missing"),
+        (b"{}", "task is missing; inputs is missing"),
+        (b"[1]", "the body should be an object"),
+        (b"{", "the body: Invalid JSON"),
+        (b'{"task": "topic", "inputs": 3}', "inputs should be a valid array"),
+    ],
+)
+def test_a_body_that_is_not_what_an_address_takes_is_told_in_a_sentence(
+    client: httpx.Client, body: bytes, says: str
+) -> None:
+    response = client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert set(response.json()) == {"error"}
+    assert response.json()["error"].startswith(says)
+    assert "the page at /" in response.json()["error"]

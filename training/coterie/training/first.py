@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,7 +14,8 @@ from coterie.training.data import Dataset, Inputs, JoinedInputs
 from coterie.training.several import each, only
 
 _SAMPLE = 20_000
-
+_LEAST = 1e-30
+"""Less than that float32 can hardly divide by."""
 
 First = Block | None | tuple[Block | None, ...]
 """A model's first block, or the first one of each of its inputs."""
@@ -34,9 +37,10 @@ def _standardising(spec: TensorSpec, inputs: Inputs) -> Block | None:
     values = batch.astype(np.float64)
     axes = (0, 1, 2) if spec.dtype == "uint8" else (0,)
     deviation = values.std(axis=axes)
+    mean = values.mean(axis=axes)
     # A constant feature stays as it is, rather than being divided by nothing.
-    scale = np.where(deviation > 1e-8, 1.0 / np.maximum(deviation, 1e-8), 1.0)
-    return _block(spec, torch.from_numpy(values.mean(axis=axes)), torch.from_numpy(scale))
+    scale = 1 / np.where(_varies(mean, deviation), deviation, 1.0)
+    return _block(spec, torch.from_numpy(mean), torch.from_numpy(scale))
 
 
 def first_block_of(inputs: tuple[TensorSpec, ...]) -> First:
@@ -64,10 +68,15 @@ def target_scale(dataset: Dataset) -> tuple[Tensor, Tensor]:
         for column in range(task.width):
             values = target[known[:, column], column]
             if len(values):
-                shift[index, column] = float(values.mean())
-                deviation = float(values.std())
-                scale[index, column] = deviation if deviation > 1e-8 else 1.0
+                mean, deviation = values.mean(), values.std()
+                shift[index, column] = float(mean)
+                scale[index, column] = float(deviation) if _varies(mean, deviation) else 1.0
     return shift, scale
+
+
+def _varies(mean: Any, deviation: Any) -> Any:
+    """Return whether numbers of float32 vary by more than they are rounded, whatever their unit."""
+    return deviation > np.maximum(_LEAST, 1e-7 * np.abs(mean))
 
 
 def _block(spec: TensorSpec, mean: Tensor, scale: Tensor) -> Block:

@@ -22,80 +22,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from coterie.runtime.durable import write_file, write_text
 from coterie.runtime.errors import CheckpointError, ConfigError, TrainingError
-from coterie.runtime.manifest import TensorSpec, TextSpec
-from coterie.runtime.tasks import TaskSpec
-from coterie.training.blocks import InputShape
+from coterie.runtime.manifest import TensorSpec
+from coterie.training.claim import alone, claim
 from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
-from coterie.training.distillation import ANSWERS, teach, teachers_of
-from coterie.training.distillation import FOLDER as TEACHERS
+from coterie.training.distillation import teach, teachers_of
 from coterie.training.first import First, first_block, first_block_of, target_scale
 from coterie.training.loop.batches import BatchSource
-from coterie.training.loop.checkpoint import CheckpointFolder, load_weights
+from coterie.training.loop.checkpoint import load_weights
 from coterie.training.loop.evaluate import Scores, evaluate
 from coterie.training.loop.losses import QuestionLoss
 from coterie.training.loop.progress import Watcher
 from coterie.training.loop.ranks import choose_device, join
-from coterie.training.loop.trainer import BEST, CHECKPOINTS, Trainer
+from coterie.training.loop.trainer import BEST, Trainer
 from coterie.training.model import MultiTaskModel, build_model
 from coterie.training.ngrams import give_ngram_weights
 from coterie.training.report import read_metrics, write_report
+from coterie.training.run_data import RunData
 from coterie.training.run_files import CONFIG, DATA, METRICS, PLAN, SAMPLES, TOKENIZER
 from coterie.training.several import Arrays, each, only
-from coterie.training.vectors import FILE as VECTORS
 from coterie.training.vectors import give_vectors, words_of
-from coterie.training.yaml_config import dump_config, load_config
+from coterie.training.yaml_config import load_config
 
 _SAMPLES = 256
 _METRICS = TypeAdapter(dict[str, dict[str, dict[str, float]]])
-_SAYS = {CONFIG: "configuration", DATA: "data"}
-
-
-class RunData(BaseModel):
-    """What a model takes and answers: all that is needed of a data set once the training is over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    inputs: tuple[TensorSpec, ...]
-    tasks: tuple[TaskSpec, ...]
-    vocabulary: int
-    text: TextSpec | None
-    sha256: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_input(cls, raw: Any) -> Any:
-        # Runs of before there could be several have one, called so.
-        if isinstance(raw, dict) and "input" in raw:
-            return {"inputs": [raw["input"]], **{key: raw[key] for key in raw if key != "input"}}
-        return raw
-
-    def shapes(self, words: tuple[str, ...] = ()) -> tuple[InputShape, ...]:
-        """Return the shape of each input, whose token ids stand for ``words``."""
-        return tuple(self._shape(spec, words) for spec in self.inputs)
-
-    def _shape(self, spec: TensorSpec, words: tuple[str, ...]) -> InputShape:
-        return InputShape(
-            dims=spec.shape[1:],
-            tokens=spec.dtype == "int64",
-            vocabulary=self.vocabulary,
-            pad_id=0 if self.text is None else self.text.pad_id,
-            words=words,
-            characters=0 if self.text is None or self.text.words is None else self.text.words.ids,
-        )
 
 
 @dataclass(frozen=True)
@@ -168,7 +130,8 @@ def train(
     Raises:
         CheckpointError: If ``baseline`` is not a finished run.
         ConfigError: If the model cannot be built, or not grouped in as many epochs; the folder is as it was.
-        TrainingError: If the folder holds a run of another configuration or other data.
+        TrainingError: If the folder holds a run of another configuration or other data, or another training
+            is at work in it.
     """
     _check_paths(folder, baseline)  # rather now than after the training
     dataset = load_data(config.data) if dataset is None else dataset
@@ -179,7 +142,11 @@ def train(
         text=None if dataset.text is None else dataset.text.spec,
         sha256=dataset.sha256,
     )
-    with join(choose_device(config.trainer.device)) as ranks, _threads(config.trainer.threads):
+    with (
+        join(choose_device(config.trainer.device)) as ranks,
+        _threads(config.trainer.threads),
+        ExitStack() as held,
+    ):
         first = first_block(dataset) if config.model.standardise else first_block_of(dataset.inputs)
         words = () if dataset.text is None else words_of(dataset.text.tokenizer)
         model = _fresh_model(config, data, first, words)
@@ -187,11 +154,13 @@ def train(
         for teacher in teachers_of(config):
             _check_epochs(teacher, _fresh_model(teacher, data, first, words), whose=f"{teacher.name}: ")
         if ranks.first:
-            _claim(folder, config, data, over_untrained=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(alone(folder))
+            claim(folder, config, data, over_untrained=True)
             if dataset.text is not None:
                 write_text(folder / TOKENIZER, dataset.text.tokenizer)
         ranks.wait()
-        _claim(folder, config, data)
+        claim(folder, config, data)
         if ranks.first:
             give_vectors(model, config, dataset, folder)
         ranks.wait()
@@ -295,40 +264,6 @@ def _check_epochs(config: RunConfig, model: MultiTaskModel, *, whose: str = "") 
                 ", or shorten the stages' warm-ups"
             ],
         )
-
-
-def _claim(folder: Path, config: RunConfig, data: RunData, *, over_untrained: bool = False) -> None:
-    """Make the folder this run's, or make sure that it is; one in which nothing was trained may be taken."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {CONFIG: dump_config(config), DATA: data.model_dump_json(indent=1)}
-    others = [
-        name
-        for name, text in texts.items()
-        if (folder / name).is_file() and (folder / name).read_text(encoding="utf-8", errors="replace") != text
-    ]
-    if others and not (over_untrained and _is_untrained(folder)):
-        raise TrainingError(
-            f"{folder} holds a run of another {_SAYS[others[0]]} ({others[0]} differs): "
-            "choose another folder, or delete it"
-        )
-    if others:
-        for name in (TOKENIZER, VECTORS):
-            (folder / name).unlink(missing_ok=True)
-    for name, text in texts.items():
-        if name in others or not (folder / name).is_file():
-            write_text(folder / name, text)
-
-
-def _is_untrained(folder: Path) -> bool:
-    """Return whether a folder is a run's, and holds nothing that it took a training to make."""
-    if any((folder / name).exists() for name in (BEST, METRICS, TEACHERS, ANSWERS)):
-        return False
-    try:
-        # What is not a run's is somebody's own, and stays as it is.
-        RunData.model_validate_json((folder / DATA).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return CheckpointFolder(folder / CHECKPOINTS).latest() is None
 
 
 def _finish(

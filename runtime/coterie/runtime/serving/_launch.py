@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from coterie.runtime.errors import ConfigError, MissingExtraError
-from coterie.runtime.serving._open import check_served
+from coterie.runtime.serving._open import check_device, check_served
 from coterie.runtime.serving._ports import free_ports, is_loopback, numeric, obstacle
 from coterie.runtime.serving._process import (
     Addresses,
@@ -159,5 +159,6 @@ def _settings(bundle: str | os.PathLike[str], inherited: Mapping[str, str], **va
     if settings.tls is not None:
         settings.tls.check()
     exporter_from(os.environ)
+    check_device(settings)
     path = check_served(bundle, settings.public_key, weighted=settings.task_weights)
     return settings.model_copy(update={"bundle": path})

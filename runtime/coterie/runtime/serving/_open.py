@@ -12,6 +12,7 @@ from coterie.runtime.batching import Batcher, Limits
 from coterie.runtime.bundle import Bundle, load_bundle
 from coterie.runtime.bundle._signature import PublicKey
 from coterie.runtime.engine import Engine
+from coterie.runtime.engine._devices import provider_problems
 from coterie.runtime.errors import BundleError, ConfigError
 from coterie.runtime.serving._settings import Settings
 from coterie.runtime.serving.models._follow import Follower, load_served
@@ -60,6 +61,17 @@ def check_served(
             f"no version of the store can be served; of {current}, the last: {error}"
         ) from error
     return store.path
+
+
+def check_device(settings: Settings) -> None:
+    """Refuse a device that ONNX Runtime cannot use here.
+
+    Raises:
+        ConfigError: If it cannot, with what to install.
+    """
+    problems = provider_problems(_PROVIDERS[settings.device])
+    if problems:
+        raise ConfigError("the server cannot use its device", problems)
 
 
 def open_models(settings: Settings, metrics: Metrics) -> tuple[Models, Follower | None]:

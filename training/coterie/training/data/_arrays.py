@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from coterie.training.data._assemble import assemble
+from coterie.training.data._blurred import BLURRED, is_blurred
 from coterie.training.data._config import ArrayConfig
 from coterie.training.data._config_parts import ArrayInput
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Ints
@@ -274,6 +275,9 @@ def _pool(
         return None
     if features is None:
         return None
+    for column, values in enumerate(features.T):
+        if is_blurred(values):
+            problems.add(f"{archive.file}, array {name!r}, column {column}: {BLURRED}")
     with np.errstate(over="ignore"):
         pool = features.astype(np.float32)
     for row, column in np.argwhere(~np.isfinite(pool)):

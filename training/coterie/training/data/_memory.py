@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from coterie.training.data._assemble import Pools, assemble, merge
+from coterie.training.data._blurred import BLURRED, is_blurred
 from coterie.training.data._config import MemoryConfig
 from coterie.training.data._config_parts import check_input_names
 from coterie.training.data._dataset import Array, Dataset
@@ -144,6 +145,10 @@ def _pool(name: str, inputs: Given, problems: Problems) -> Array | list[str]:
             "of uint8, or a list of texts, none of them empty"
         )
         return []
+    problems.add_each(
+        np.flatnonzero([is_blurred(column) for column in array.T]),
+        lambda column: f"{name}, column {column}: {BLURRED}",
+    )
     with np.errstate(over="ignore"):
         # Adding 0 turns -0.0 into 0.0: equal rows are then equal byte by byte.
         pool: Array = array.astype(np.float32) + np.float32(0)

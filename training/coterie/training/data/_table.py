@@ -10,6 +10,7 @@ import numpy as np
 
 from coterie.training.data import _columns
 from coterie.training.data._assemble import Pool, assemble, merge
+from coterie.training.data._blurred import BLURRED, is_blurred
 from coterie.training.data._config import TableConfig
 from coterie.training.data._dataset import SPLITS, Array, Dataset, Floats, Ints
 from coterie.training.data._problems import Problems, shown
@@ -194,6 +195,8 @@ def _read_features(table: Table, features: Sequence[str], rows: Ints, problems: 
         numbers, wrong = _columns.numbers(table.columns[name])
         numbers, wrong = numbers[rows], wrong[rows]
         note_features(table, name, rows, numbers=numbers, wrong=wrong, problems=problems)
+        if is_blurred(numbers):
+            problems.add(f"{', '.join(table.files)}, column {name!r}: {BLURRED}")
         with np.errstate(over="ignore"):  # noted just above
             values[:, index] = numbers
     # Adding 0 turns -0.0 into 0.0: equal rows are then equal byte by byte.
@@ -266,6 +269,10 @@ def read_vectors(table: Table, name: str, rows: Ints, problems: Problems) -> Arr
     problems.add_each(
         rows[odd],
         lambda row: f"{table.where(row, name)}: is not a list of {width} numbers as the others: correct it",
+    )
+    problems.add_each(
+        np.flatnonzero([is_blurred(column) for column in values.T]),
+        lambda column: f"{', '.join(table.files)}, column {name!r}, number {column + 1}: {BLURRED}",
     )
     with np.errstate(over="ignore"):
         result: Array = values.astype(np.float32) + np.float32(0)

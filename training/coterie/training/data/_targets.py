@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from coterie.runtime.tasks import TaskKind, TaskSpec
+from coterie.training.data._blurred import BLURRED, is_blurred
 from coterie.training.data._columns import Doubles, Objects, name_of
 from coterie.training.data._config_parts import EVERY, Kinds, Labels
 from coterie.training.data._dataset import Array, Floats, Ints
@@ -19,6 +20,9 @@ from coterie.training.data._tables import Table
 
 _FEW = 20
 """Whole numbers of at most so many distinct values are taken for classes."""
+_LARGEST = float(np.finfo(np.float32).max)
+_MOSTLY = 0.8
+"""Share of numbers among cells from which on the others are mistakes, rather than names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +56,9 @@ def infer_kind(columns: Sequence[Doubles | Objects]) -> TaskKind:
     if len(columns) == 1:
         values = columns[0]
         if values.dtype == object:
-            return "tagging" if any(isinstance(value, list) for value in values) else "classification"
+            if any(isinstance(value, list) for value in values):
+                return "tagging"
+            return "regression" if _are_numbers_but_some(values) else "classification"
         distinct = np.unique(values[~missing(values)].astype(np.float64))
         whole = bool(np.all(np.mod(distinct, 1) == 0)) if np.all(np.isfinite(distinct)) else False
         return "classification" if whole and len(distinct) <= _FEW else "regression"
@@ -63,6 +69,13 @@ def infer_kind(columns: Sequence[Doubles | Objects]) -> TaskKind:
         ):
             return "regression"
     return "multilabel"
+
+
+def _are_numbers_but_some(values: Doubles | Objects) -> bool:
+    """Return whether names are numbers, of more values than there are classes, but for a few mistakes."""
+    numbers, wrong = _as_numbers(values)
+    known = numbers[~np.isnan(numbers)]
+    return len(known) > _MOSTLY * (len(known) + wrong.sum()) and len(np.unique(known)) > _FEW
 
 
 def flat_tags(values: Doubles | Objects) -> Doubles | Objects:
@@ -264,23 +277,33 @@ class TargetReader:
             labels = cells.columns
         target = np.full((len(cells.rows), len(cells.columns)), np.nan, dtype=np.float32)
         absent = np.ones(len(cells.rows), dtype=bool)
+        declared = cells.name in self._kinds or EVERY in self._kinds
+        hint = "" if declared else "; where numbers are names of classes, set task_kind: classification"
         for number, (column, values) in enumerate(zip(cells.columns, cells.values, strict=True)):
             numbers, wrong = _as_numbers(values)
             note = partial(self._note, cells, column)
             note(
                 wrong,
                 values,
-                "is not a number: correct the cell, or leave it empty where the label is missing",
+                "is not a number: correct the cell, or leave it empty where the label is missing" + hint,
             )
             note(
                 np.isinf(numbers),
                 values,
                 "is infinite: correct the cell, or leave it empty where the label is missing",
             )
+            note(
+                np.isfinite(numbers) & (np.abs(numbers) > _LARGEST),
+                values,
+                "is too large for float32: give the column in another unit",
+            )
             if kind == "multilabel":
                 beyond = np.isfinite(numbers) & ~np.isin(numbers, (0.0, 1.0))
                 note(beyond, values, "is out of range: a label of a multilabel task is 0, 1 or missing")
-            target[:, number] = numbers
+            if kind == "regression" and is_blurred(numbers):
+                self._problems.add(f"task {cells.name!r}, column {column!r}: {BLURRED}")
+            with np.errstate(over="ignore"):  # noted just above
+                target[:, number] = numbers
             absent &= np.isnan(numbers) & ~wrong
         listed = ", ".join(cells.columns)
         self._problems.add_each(

@@ -18,7 +18,8 @@ class ClusterConfig(BlockStageConfig):
 
     kind: Literal["cluster"] = "cluster"
     clusters: Count | Literal["auto"]
-    """Number of centroids, K; ``auto`` chooses it on dev, at the first clustering."""
+    """Number of centroids, K, or as many as there are tasks, where these are fewer; ``auto`` chooses it on
+    dev, at the first clustering."""
     max_clusters: Count | None = None
     """Largest K that ``auto`` tries; twice the root of the number of tasks when not given."""
     by: SimilarityKind = "weights"
@@ -49,7 +50,7 @@ class ClusterConfig(BlockStageConfig):
             site.name,
             tasks,
             Bank(make, tasks, alike=self.alike),
-            clusters=None if self.clusters == "auto" else self.clusters,
+            clusters=None if self.clusters == "auto" else min(self.clusters, tasks),
             max_clusters=self.max_clusters,
             by=self.by,
             mode=self.mode,
@@ -65,9 +66,7 @@ class ClusterConfig(BlockStageConfig):
 
     def mistakes(self, site: Site) -> list[str]:
         """Return what does not fit the tasks or itself."""
-        mistakes, tasks, start = [], len(site.tasks), self._start(site.start)
-        if self.clusters != "auto" and self.clusters > tasks:
-            mistakes.append(f"clusters: is {self.clusters}, but the data has {tasks} tasks: use at most that")
+        mistakes, start = [], self._start(site.start)
         if self.clusters != "auto" and self.max_clusters is not None:
             mistakes.append("max_clusters: is for clusters: auto; leave it out, or set clusters to auto")
         if self.clusters == "auto" and self.by == "gradients":

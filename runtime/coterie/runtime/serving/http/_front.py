@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from coterie.runtime.serving._failures import not_ready
 from coterie.runtime.serving.access._callers import ANYBODY, Access
 from coterie.runtime.serving.http._asgi import CALLER, Headers, respond, respond_error
-from coterie.runtime.serving.http._infer import infer, is_question
+from coterie.runtime.serving.http._infer import PREFIX, infer, is_question
 from coterie.runtime.serving.http._pages import create_pages
 from coterie.runtime.serving.http._receiving import Receiving
 from coterie.runtime.serving.models._models import Models
@@ -77,8 +77,10 @@ class Front:
                     headers.get(b"authorization", b"").decode("latin-1"),
                     headers.get(b"x-api-key", b"").decode("latin-1"),
                 )
-            if is_question(path):
-                models = self._models()
+            models = self._models()
+            if models is not None and models.odd and path.startswith(PREFIX):
+                scope = {**scope, "path": unambiguous(path, models)}
+            if is_question(path) and not (models is not None and path[len(PREFIX) :] in models.odd):
                 if models is None:
                     raise not_ready()
                 await infer(
@@ -97,6 +99,16 @@ class Front:
             return
         scope[CALLER] = caller
         await (self._pages if own else self._beneath)(scope, receive, send)
+
+
+def unambiguous(path: str, models: Models) -> str:
+    """Return an address under ``/v2/models`` with the version said, where a name looks as if it said one."""
+    rest = path[len(PREFIX) :]
+    for ending in ("", "/config", "/stats", "/ready"):
+        name = rest.removesuffix(ending)
+        if rest.endswith(ending) and name in models.odd:
+            return f"{PREFIX}{name}/versions/{models.current.number}{ending}"
+    return path
 
 
 async def _nothing(_: Scope, _receive: Receive, send: Send) -> None:

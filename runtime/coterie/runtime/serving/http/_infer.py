@@ -7,6 +7,7 @@ all that is done here.
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 
 from starlette.types import Receive, Scope, Send
 
@@ -28,9 +29,16 @@ def is_question(path: str) -> bool:
     return path.startswith(PREFIX) and path.endswith(SUFFIX) and len(path) > len(PREFIX) + len(SUFFIX)
 
 
-def model_of(path: str) -> tuple[str, str]:
-    """Return model and version of ``/v2/models/MODEL[/versions/VERSION]/infer``; a name may hold slashes."""
+def model_of(path: str, odd: Container[str] = ()) -> tuple[str, str]:
+    """Return model and version of ``/v2/models/MODEL[/versions/VERSION]/infer``; a name may hold slashes.
+
+    Args:
+        path: The address.
+        odd: Models whose names look as if they said a version.
+    """
     name = path[len(PREFIX) : -len(SUFFIX)]
+    if name in odd:
+        return name, ""
     model, found, version = name.rpartition("/versions/")
     return (model, version) if found and version and "/" not in version else (name, "")
 
@@ -62,7 +70,7 @@ async def infer(
         body = json.dumps({"error": "a question is a POST"}).encode()
         await respond(send, body, status=405, more=[(b"allow", b"POST")])
         return
-    name, version = model_of(scope["path"])
+    name, version = model_of(scope["path"], models.odd)
     encoding = headers.get(b"content-encoding", b"").decode("latin-1")
     length = headers.get(_HEADER)
     head = None if length is None else length.decode("latin-1")

@@ -11,9 +11,6 @@ from coterie.runtime.errors import CoterieError
 from coterie.runtime.serving.http._asgi import declared_length, respond, respond_error, too_large
 from coterie.runtime.serving.http._receiving import Receiving
 
-_WORDS = {404: "there is nothing at this address", 405: "this address is not asked by that method"}
-
-
 RECEIVED = "coterie.received"
 """Where a scope holds what was received of its body."""
 
@@ -82,34 +79,6 @@ class BodyLimit:
                     raise
         if exceeded is not None and not started:
             await respond_error(send, exceeded)
-
-
-class JsonErrors:
-    """ASGI middleware that says in JSON that there is nothing, where the application beneath uses text."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        status, allow = 0, []
-
-        async def worded(message: Message) -> None:
-            nonlocal status, allow
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                kind = dict(headers).get(b"content-type", b"")
-                if message["status"] in _WORDS and kind.startswith(b"text/plain"):
-                    status, allow = message["status"], [each for each in headers if each[0] == b"allow"]
-                    return
-            elif status:
-                if not message.get("more_body", False):
-                    body = json.dumps({"error": _WORDS[status]}).encode()
-                    await respond(send, body, status=status, more=allow)
-                return
-            await send(message)
-
-        await self._app(scope, receive, worded)
 
 
 class JsonOnly:

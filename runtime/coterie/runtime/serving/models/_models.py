@@ -96,6 +96,11 @@ class Models:
         """The served version's models: every task, and the router."""
         return self._current.names
 
+    @property
+    def odd(self) -> frozenset[str]:
+        """Models whose names look like more than a name where they are a part of an address."""
+        return self._current.odd
+
     def find(self, number: str = "") -> Version:
         """Return a version; the one that is served, where none is named.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from coterie.runtime.serving.models._tensors import Array, Tensor, as_bytes, as_
 from coterie.runtime.serving.observing._statistics import Statistics
 from coterie.runtime.tasks import ROUTER
 
+_ODD = re.compile(r"/versions/|/(?:infer|config|stats|ready)$")
+"""What a name has that an address under ``/v2/models`` could mean otherwise."""
+
 
 class Version:
     """The models of one version of a bundle, over the batcher that all transports share.
@@ -31,6 +35,9 @@ class Version:
         max_rows: Most inputs, and most questions, of one request.
         max_text: Most characters of one text.
         number: What clients call the version.
+
+    Attributes:
+        odd: Models whose names look like more than a name where they are a part of an address.
     """
 
     def __init__(
@@ -44,6 +51,7 @@ class Version:
         self.bundle = bundle
         self._inputs = input_infos(bundle)
         self._models = model_infos(bundle)
+        self.odd = frozenset(name for name in self._models if _ODD.search(name))
         self.statistics = Statistics(self._models, number)
         self._holders = 0
         self._free = asyncio.Event()
