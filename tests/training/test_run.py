@@ -249,3 +249,19 @@ def test_damaged_best_weights_are_refused(interrupted: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged: train the run again"):
         load_run(interrupted)
+
+
+def test_a_training_that_learned_nothing_says_so(tmp_path: Path) -> None:
+    class Told(Watcher):
+        def __init__(self) -> None:
+            self.notes: list[str] = []
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    nothing, something = Told(), Told()
+    train(config_of(lr=1e-9), tmp_path / "nothing", watcher=nothing, report=False)
+    assert len(nothing.notes) == 1
+    assert "train for more epochs" in nothing.notes[0]
+    train(config_of(epochs=30, lr=1e-2), tmp_path / "some", watcher=something, report=False)
+    assert something.notes == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,11 +15,12 @@ EXAMPLES = (
     "Examples:\n\n"
     "$ coterie top\n\n"
     "$ coterie top http://models.internal:3000 --interval 5\n\n"
+    "$ coterie top https://models.internal:3000 --ca team-ca.pem --cert me.pem --key me.key\n\n"
     "$ coterie top --once"
 )
 
 
-def top(
+def top(  # noqa: PLR0917 - typer passes them by name
     url: Annotated[
         str, typer.Argument(help="The server's HTTP address.", metavar="[URL]")
     ] = "http://127.0.0.1:3000",
@@ -32,6 +35,14 @@ def top(
             help="A key that may read the metrics, if the server has keys.", envvar="COTERIE_API_KEY"
         ),
     ] = "",
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="Authority in PEM whose certificate the server shows, if it is not known."),
+    ] = None,
+    cert: Annotated[
+        Path | None, typer.Option(help="Certificate in PEM to show, if the server wants one.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="That certificate's private key in PEM.")] = None,
 ) -> None:
     """Show what a running server does: its tasks, its blocks, its versions and its memory.
 
@@ -44,17 +55,18 @@ def top(
 
     with extra("serve", "coterie top"):
         from coterie.cli._render_top import render
-        from coterie.runtime.serving.observing._scrape import Window, scrape
+        from coterie.runtime.serving.observing._scrape import Shown, Window, scrape
 
     console = Console()
-    before = scrape(url, api_key=api_key)
+    read = partial(scrape, url, api_key=api_key, shown=Shown(ca, cert, key))
+    before = read()
     if once:
         time.sleep(interval)
-        console.print(render(Window(before, scrape(url, api_key=api_key)), rows=rows))
+        console.print(render(Window(before, read()), rows=rows))
         return
     with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
         while True:
             time.sleep(interval)
-            after = scrape(url, api_key=api_key)
+            after = read()
             live.update(render(Window(before, after), rows=rows), refresh=True)
             before = after

@@ -69,6 +69,9 @@ VersionName = Annotated[
 
 Answered = TypeVar("Answered", bound=BaseModel)
 
+HTTP_HOST = "0.0.0.0" if "BENTOML_CONTAINERIZED" in os.environ else "127.0.0.1"  # noqa: S104 - a container's own
+"""Where ``bentoml serve`` listens for HTTP unless it is told; BentoML's own default is all addresses."""
+
 _serving: Models | None = None
 _reports: Reports | None = None
 _calls = Calls()
@@ -110,6 +113,7 @@ class _Fronted(Service[Any]):  # type: ignore[misc]
     metrics={"enabled": False},
     logging={"access": {"enabled": False}},
     traffic={"timeout": 60},
+    http={"host": HTTP_HOST},
 )
 class CoterieService:
     """Asks the tasks of one bundle: one task, or many about the same inputs."""

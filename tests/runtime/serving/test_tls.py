@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from coterie.runtime import ConfigError
 from coterie.runtime.serving import Addresses, running_server
+from coterie.runtime.serving.observing._scrape import Shown, scrape
 
 from ..handmade import HandMade
 
@@ -179,3 +180,21 @@ def test_certificates_that_are_wrong_are_refused_at_once(
     settings = {name: named.get(value, tmp_path / value) for name, value in given.items()}
     with pytest.raises(ConfigError, match=says), running_server(features.path, **settings):
         pass
+
+
+def test_the_metrics_are_read_from_servers_with_tls(
+    secured: Addresses, mutual: Addresses, files: dict[str, Files]
+) -> None:
+    own, mine = files["server"], files["client"]
+    url = f"https://{address(secured.http)}"
+    assert scrape(url, shown=Shown(own.ca)).total("coterie_workers") == 1
+    with pytest.raises(ConfigError, match="CERTIFICATE_VERIFY_FAILED"):
+        scrape(url)
+    url = f"https://{address(mutual.http)}"
+    assert scrape(url, shown=Shown(own.ca, mine.cert, mine.key)).total("coterie_workers") == 1
+    with pytest.raises(ConfigError):
+        scrape(url, shown=Shown(own.ca))
+    with pytest.raises(ConfigError, match="give that too"):
+        scrape(url, shown=Shown(own.ca, key=mine.key))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        scrape(url, shown=Shown(own.cert.with_name("nowhere.pem")))

@@ -40,6 +40,7 @@ from coterie.training.config import RunConfig
 from coterie.training.data import Dataset, load_data
 from coterie.training.distillation import teach, teachers_of
 from coterie.training.first import First, first_block, first_block_of, target_scale
+from coterie.training.hints import hint_of
 from coterie.training.loop.batches import BatchSource
 from coterie.training.loop.checkpoint import load_weights
 from coterie.training.loop.evaluate import Scores, evaluate
@@ -190,6 +191,9 @@ def train(
             finished = _finish(config, folder, data, dataset, fresh, device=ranks.device)
             if report:
                 write_report(folder, baseline=baseline)
+            hint = hint_of(dataset, finished.metrics)
+            if hint is not None:
+                watcher.note(hint)
         ranks.wait()
         return finished if ranks.first else load_run(folder)
 

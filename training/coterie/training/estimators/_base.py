@@ -34,7 +34,7 @@ class ClusteredMultiTask(BaseEstimator):  # type: ignore[misc] # scikit-learn ha
     def __init__(
         self,
         *,
-        hidden_layer_sizes: Sequence[int] = (64,),
+        hidden_layer_sizes: int | Sequence[int] = (64,),
         n_experts: int = 4,
         n_clusters: int = 3,
         density_penalty: float = 0.01,
@@ -203,7 +203,7 @@ class ClusteredMultiTask(BaseEstimator):  # type: ignore[misc] # scikit-learn ha
         The layers that tasks share in part start near the identity: the model begins as hard sharing, and
         departs from it where a task gains by it.
         """
-        widths = list(self.hidden_layer_sizes)
+        widths = [int(width) for width in np.atleast_1d(self.hidden_layer_sizes)]
         width = widths[-1] if widths else features
         block = {"kind": "linear", "width": width, "residual": True, "init_scale": 0.1}
         stages: list[dict[str, Any]] = []

@@ -21,7 +21,7 @@ class ClusteredMultiTaskClassifier(ClassifierMixin, ClusteredMultiTask):  # type
     """Classifies for many related tasks that share weights where it helps.
 
     Args:
-        hidden_layer_sizes: Widths of the trunk, which all tasks share.
+        hidden_layer_sizes: Widths of the trunk, which all tasks share; a number is one layer.
         n_experts: Experts of which each task learns to mix some; 0 for none.
         n_clusters: Clusters of tasks that share a layer, at most one a task; 0 for none.
         density_penalty: The price of one more expert for a task.

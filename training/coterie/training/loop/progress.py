@@ -38,6 +38,9 @@ class Watcher:
     def end(self) -> None:
         """The training has ended, well or not."""
 
+    def note(self, text: str) -> None:
+        """Something about the finished training is worth knowing."""
+
 
 class ConsoleWatcher(Watcher):
     """A progress bar on a terminal, and a line an epoch anywhere."""
@@ -106,6 +109,10 @@ class ConsoleWatcher(Watcher):
             lines = (f"{task} {value:.4f}" for task, value in sorted(tasks.items(), key=lambda item: item[1]))
             self._console.print(f"on dev, best epoch {self._best['epoch']}:", highlight=False)
             self._console.print(Columns(map(Text, lines), padding=(0, 3)))
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._console.print(f"note: {text}", highlight=False, markup=False)
 
     def _of_tasks(self, record: dict[str, Any]) -> dict[str, float]:
         """Return the metric on dev that each task is compared by, of those that have it."""

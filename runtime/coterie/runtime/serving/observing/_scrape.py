@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import ssl
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -46,12 +48,45 @@ class Scrape:
         return sorted({own[label] for own, _ in self.find(name)})
 
 
-def scrape(address: str, *, api_key: str = "") -> Scrape:
+@dataclass(frozen=True)
+class Shown:
+    """What a client trusts, and shows of itself, where a server speaks TLS.
+
+    Attributes:
+        authority: Whose certificates are trusted, in PEM; the system's where it is not given.
+        certificate: The client's own, in PEM, for a server that wants one.
+        key: That one's private key, in PEM.
+    """
+
+    authority: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a connection is made with.
+
+        Raises:
+            ConfigError: If a file is none, or there is a key and no certificate.
+        """
+        if self.key is not None and self.certificate is None:
+            raise ConfigError("the server cannot be asked", ["the key is a certificate's: give that too"])
+        try:
+            made = ssl.create_default_context(cafile=self.authority)
+            if self.certificate is not None:
+                made.load_cert_chain(self.certificate, self.key)
+        except OSError as error:  # ssl.SSLError is one
+            problem = f"a certificate or key cannot be read: {error.strerror or error}"
+            raise ConfigError("the server cannot be asked", [problem]) from error
+        return made
+
+
+def scrape(address: str, *, api_key: str = "", shown: Shown | None = None) -> Scrape:
     """Read the metrics of a server.
 
     Args:
         address: The server's, ``http://host:port``.
         api_key: A key that may read them, where the server has keys.
+        shown: For a server that speaks TLS.
 
     Raises:
         ConfigError: If nobody answers there, or not with the metrics of a coterie server.
@@ -61,8 +96,9 @@ def scrape(address: str, *, api_key: str = "") -> Scrape:
         raise ConfigError("the server cannot be asked", [f"{address}: give an address like http://host:3000"])
     headers = {"X-Api-Key": api_key} if api_key else {}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 - http or https, see above
+    context = (shown or Shown()).context() if url.startswith("https://") else None
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as response:  # noqa: S310
             text = response.read().decode()
     except urllib.error.HTTPError as error:
         why = "it wants another key (--api-key)" if error.code in (401, 403) else f"it answers {error.code}"
