@@ -19,9 +19,9 @@ _TIMES_OTHERS = 2
 """How many times the rows of all others a flow may have: a popular task is no flood."""
 
 
-def fair_share(others: float, turn: float = _TURN) -> float:
+def fair_share(others: float, turn: float = _TURN, *, times: float = _TIMES_OTHERS) -> float:
     """Return how much a flow may have beside all others that want an answer; a ``turn`` in any case."""
-    return max(turn, _TIMES_OTHERS * others)
+    return max(turn, times * others)
 
 
 class _Flow:

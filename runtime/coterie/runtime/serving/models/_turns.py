@@ -205,9 +205,17 @@ class Turns:
 
     def _has_room(self, task: str, now: float) -> bool:
         own = self._in_hand[task] / self._weights.get(task, 1.0)
-        if own < fair_share(self._shares - own, _FEW):
+        others = self._shares - own
+        if own < (fair_share(others, _FEW, times=1) if self._is_lighter(task) else fair_share(others, _FEW)):
             return True
         return now - (self._before_at if task == self._last else self._last_at) > _RECENT
+
+    def _is_lighter(self, task: str) -> bool:
+        """Return whether a task of more weight has questions in hand."""
+        if not self._weights:
+            return False
+        own = self._weights.get(task, 1.0)
+        return any(self._weights.get(other, 1.0) > own for other in self._in_hand)
 
 
 def _expire(turn: asyncio.Future[None], seconds: float) -> None:
