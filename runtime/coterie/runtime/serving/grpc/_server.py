@@ -20,9 +20,10 @@ from coterie.runtime.serving.observing._calls import Calls
 _ROOM = 64 * 1024
 """Bytes that a message may have beside its tensors."""
 
-_LISTENERS = 8
+_LISTENERS = 32
 """Servers at one port of one process: each takes one call in a turn of the loop, so that with one of them
-calls would queue inside gRPC, where nobody can be fair to anybody and no batch can be made of them."""
+calls would queue inside gRPC, where nobody can be fair to anybody and no batch can be made of them. The system
+spreads connections by chance: with eight a flood of 64 sometimes crowds where somebody else is too."""
 
 _HANDED_OVER_SECONDS = 0.1
 """A stopping server that has been given nothing for so long has refused, in words, what clients had sent."""
