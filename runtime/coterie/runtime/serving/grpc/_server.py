@@ -22,8 +22,8 @@ _ROOM = 64 * 1024
 
 _LISTENERS = 32
 """Servers at one port of one process: each takes one call in a turn of the loop, so that with one of them
-calls would queue inside gRPC, where nobody can be fair to anybody and no batch can be made of them. The system
-spreads connections by chance: with eight a flood of 64 sometimes crowds where somebody else is too."""
+calls would queue inside gRPC, where nobody can be fair to anybody and no batch can be made of them. The
+system spreads connections by chance: with eight a flood of 64 sometimes crowds where others are too."""
 
 _HANDED_OVER_SECONDS = 0.1
 """A stopping server that has been given nothing for so long has refused, in words, what clients had sent."""
