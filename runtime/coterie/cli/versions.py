@@ -53,12 +53,7 @@ def _describe(store: Store) -> dict[str, Any]:
     from coterie.runtime.errors import BundleError
     from coterie.runtime.manifest import parse_manifest
 
-    try:
-        pointer = store.pointer()
-    except BundleError:
-        if (store.path / "current.json").exists():
-            raise
-        pointer = None
+    pointer = store.pointer() if store.is_served else None
     failures = store.failures()
     listed = []
     for number in store.versions:

@@ -74,6 +74,11 @@ class Store:
         # A version on its way has a name that is no number.
         return tuple(sorted(int(name) for name in names if name.isascii() and name.isdigit()))
 
+    @property
+    def is_served(self) -> bool:
+        """Whether any version was ever served: there is a pointer."""
+        return (self.path / POINTER).exists()
+
     def pointer(self) -> Pointer:
         """Return what is served.
 
@@ -133,7 +138,7 @@ class Store:
         """
         self.folder(number)
         with locked(self.path):
-            if not (self.path / POINTER).exists():
+            if not self.is_served:
                 return self._point(Pointer(serial=1, history=(number,)))
             return self._point(self.pointer().switched(number))
 
@@ -228,7 +233,7 @@ class Store:
 
     def _ever_served(self) -> tuple[int, ...]:
         """Return the versions of the pointer: a number is not given twice, though its folder be removed."""
-        return self.pointer().history if (self.path / POINTER).exists() else ()
+        return self.pointer().history if self.is_served else ()
 
     def _point(self, pointer: Pointer) -> Pointer:
         write_file(self.path / POINTER, pointer.dumps())

@@ -91,7 +91,7 @@ def values(column: pa.ChunkedArray) -> Doubles | Objects:
 
 
 def _doubles(column: pa.ChunkedArray) -> Doubles:
-    # combine_chunks() of a column without chunks keeps its type; to_numpy turns null into NaN.
+    # to_numpy turns null into NaN.
     result: Doubles = column.cast(pa.float64()).to_numpy().astype(np.float64)
     return result
 
