@@ -54,7 +54,14 @@ def test_as_process_1_a_killed_worker_is_replaced_and_sigterm_stops_all(features
 
 
 def _workers(first: psutil.Process) -> list[psutil.Process]:
-    return [each for each in first.children(recursive=True) if "--worker-id" in each.cmdline()]
+    return [each for each in first.children(recursive=True) if "--worker-id" in _command(each)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # it ends just now
+        return []
 
 
 def _is_ready(port: int) -> bool:
