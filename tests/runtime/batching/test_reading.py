@@ -12,7 +12,7 @@ import pytest
 
 from coterie.runtime import load
 from coterie.runtime.batching._reading import TextReader, pieces
-from coterie.runtime.errors import InvalidInputError
+from coterie.runtime.errors import InvalidInputError, UnavailableError
 from coterie.runtime.text import TextEncoder
 
 from ..handmade import HandMade
@@ -95,3 +95,18 @@ def test_whoever_goes_away_passes_the_turn_on(texts: HandMade, encoder: TextEnco
         return len(await asyncio.wait_for(work[5], 5))
 
     assert asyncio.run(run()) == 1
+
+
+def test_a_reader_that_is_closed_in_the_middle_says_so(texts: HandMade, encoder: TextEncoder) -> None:
+    async def run() -> None:
+        slow = Slow(encoder)
+        reader = TextReader(slow)  # type: ignore[arg-type]
+        said = [text + " " * 17_000 for text in texts.inputs(4)]
+        work = asyncio.ensure_future(reader.read("topic", said))
+        await asyncio.sleep(0.01)
+        reader.close()
+        slow.go.release(4)
+        with pytest.raises(UnavailableError, match="shutting down"):
+            await work
+
+    asyncio.run(run())

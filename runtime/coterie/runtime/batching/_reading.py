@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from coterie.runtime.errors import UnavailableError
 from coterie.runtime.text import Text, TextEncoder
 
 Tokens = npt.NDArray[np.int64]
@@ -37,6 +38,7 @@ class TextReader:
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coterie-text")
+        self._closed = False
         self._free = _AHEAD
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
@@ -46,12 +48,17 @@ class TextReader:
         Args:
             flow: Whose turn it is: the task, or what stands for several.
             texts: R of them.
+
+        Raises:
+            UnavailableError: If the reader is closed before they are read.
         """
         read: list[Tokens] = []
         first = 0
         for piece in pieces(texts):
             await self._turn(flow)
             try:
+                if self._closed:
+                    raise UnavailableError("the server is shutting down: ask another one")
                 work = partial(self._encoder.encode, piece, first=first)
                 read.append(await asyncio.get_running_loop().run_in_executor(self._pool, work))
             finally:
@@ -61,6 +68,7 @@ class TextReader:
 
     def close(self) -> None:
         """Let the thread end; nothing is read any more."""
+        self._closed = True
         self._pool.shutdown(wait=False)
 
     def _joined(self, read: Sequence[Tokens]) -> Tokens:
