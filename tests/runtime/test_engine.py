@@ -7,6 +7,8 @@ import onnxruntime
 import pytest
 
 from coterie.runtime import ConfigError, Engine, InvalidInputError, RequestError, UnknownTaskError, load
+from coterie.runtime.engine._inputs import as_tensor
+from coterie.runtime.manifest import TensorSpec
 
 from .handmade import HandMade, hammer
 
@@ -209,3 +211,17 @@ def test_all_wrong_options_are_reported_at_once(features: HandMade) -> None:
         "providers",
         "threads",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ((9, 7, 1), "wrap it in a list"),
+        ((3, 9, 7), r"array\[\.\.\., None\]"),
+        ((3, 9, 8), r"\[R, 9, 7, 1\]$"),
+    ],
+)
+def test_what_an_array_lacks_is_told_where_that_can_be_seen(shape: tuple[int, ...], says: str) -> None:
+    spec = TensorSpec(name="pixels", dtype="uint8", shape=(None, 9, 7, 1))
+    with pytest.raises(InvalidInputError, match=says):
+        as_tensor(spec, np.zeros(shape, dtype=np.uint8))

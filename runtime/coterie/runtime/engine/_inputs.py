@@ -187,18 +187,31 @@ def _has_text(items: Sequence[Any]) -> bool:
 
 def _check_shape(spec: TensorSpec, array: Array) -> None:
     fits = array.ndim == len(spec.shape) and (
-        array.shape[1:] == spec.shape[1:]
-        or all(dim is None or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True))
+        array.shape[1:] == spec.shape[1:] or _agree(spec.shape[1:], array.shape[1:])
     )
     if fits and (array.shape[0] == 0 or 0 not in array.shape):
         return
     wanted = ", ".join(
         "R" if at == 0 else "L" if dim is None else str(dim) for at, dim in enumerate(spec.shape)
     )
-    hint = ""
-    if array.ndim == len(spec.shape) - 1:
-        hint = "; one input is a batch of one: wrap it in a list"
-    raise InvalidInputError(f"input {spec.name!r} has shape {list(array.shape)}, expected [{wanted}]{hint}")
+    raise InvalidInputError(
+        f"input {spec.name!r} has shape {list(array.shape)}, expected [{wanted}]{_hint(spec, array)}"
+    )
+
+
+def _hint(spec: TensorSpec, array: Array) -> str:
+    """Return what may be meant by an array that lacks an axis."""
+    if _agree(spec.shape[1:], array.shape):
+        return "; one input is a batch of one: wrap it in a list"
+    if spec.shape[-1] == 1 and _agree(spec.shape[1:-1], array.shape[1:]):
+        return "; it lacks the last axis, of one channel: give array[..., None]"
+    return ""
+
+
+def _agree(wanted: Sequence[int | None], sizes: Sequence[int]) -> bool:
+    return len(wanted) == len(sizes) and all(
+        dim is None or dim == size for dim, size in zip(wanted, sizes, strict=True)
+    )
 
 
 def _cast(spec: TensorSpec, array: Array) -> Array:
