@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coterie.runtime.store import Store
 
+from ..runtime.handmade import write_bundle
 from .conftest import Command
 
 
@@ -48,3 +49,18 @@ def test_what_is_no_bundle_is_not_deployed(coterie: Command, run: Path, bundle: 
     both = coterie("deploy", bundle, "--store", tmp_path / "store", "--canary", 5, "--shadow", 5)
     assert (both.exit_code, "--shadow" in both.output) == (2, True)
     assert coterie("rollback", "--store", tmp_path).exit_code == 2
+
+
+def test_a_bundle_of_other_inputs_and_tasks_is_deployed_with_a_word(
+    coterie: Command, bundle: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    write_bundle(tmp_path / "other")
+    assert "note" not in coterie("deploy", bundle, "--store", store).output
+    assert "note" not in coterie("deploy", bundle, "--store", store).output
+    said = coterie("deploy", tmp_path / "other", "--store", store, "--canary", 10)
+    assert said.exit_code == 0
+    assert "version 3 takes other inputs than version 2" in said.stderr
+    assert "version 3 lacks tasks of version 2: " in said.stderr
+    (store / "versions" / "2" / "manifest.json").unlink()
+    assert coterie("deploy", bundle, "--store", store).exit_code == 0

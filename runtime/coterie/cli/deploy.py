@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coterie.cli._public_key import PublicKeyOption
 from coterie.cli._store_option import StoreOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coterie.runtime.store import Store
 
 EXAMPLES = (
     "Examples:\n\n"
@@ -17,6 +22,8 @@ EXAMPLES = (
     "$ coterie deploy bundles/reviews --store store/reviews --canary 10\n\n"
     "$ coterie promote --store store/reviews"
 )
+_SHOWN = 5
+"""Tasks that are named."""
 _Percent = Annotated[
     float | None,
     typer.Option("--canary", min=0.01, max=100, help="Try it: it answers so many percent of the requests."),
@@ -57,6 +64,9 @@ def deploy(
         Store(store).pointer()  # a trial is beside something that is served
     there = Store.create(store)
     number = there.add(bundle, public_key=public_key)
+    if there.is_served:
+        for line in _unlike(there, there.pointer().current, number):
+            typer.echo(f"note: {line}", err=True)
     if percent is None:
         there.switch(number)
         typer.echo(f"{store}: version {number} is served; back: coterie rollback --store {store}")
@@ -66,3 +76,22 @@ def deploy(
     typer.echo(
         f"{store}: version {number} {what} {percent:g} % of the requests; next: coterie promote or rollback"
     )
+
+
+def _unlike(store: Store, served: int, number: int) -> Iterator[str]:
+    """Yield what those who ask the served version cannot ask the next one."""
+    from coterie.runtime.bundle._bundle import read_manifest
+    from coterie.runtime.errors import BundleError
+    from coterie.runtime.manifest import parse_manifest
+
+    try:
+        before, after = (parse_manifest(read_manifest(store.folder(each))) for each in (served, number))
+    except BundleError:  # what is served may be damaged, and be replaced for that
+        return
+    if before.inputs != after.inputs or (before.text is None) != (after.text is None):
+        yield f"version {number} takes other inputs than version {served}: questions to that one may fail"
+    left = {entry.task.name for entry in after.tasks}
+    gone = [entry.task.name for entry in before.tasks if entry.task.name not in left]
+    if gone:
+        more = ", ..." if len(gone) > _SHOWN else ""
+        yield f"version {number} lacks tasks of version {served}: {', '.join(gone[:_SHOWN])}{more}"
