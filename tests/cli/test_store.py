@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from tests.runtime.handmade import write_bundle
+
 from coterie.runtime.store import Store
 
-from ..runtime.handmade import write_bundle
 from .conftest import Command
 
 
