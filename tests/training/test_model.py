@@ -183,13 +183,13 @@ def test_a_later_cluster_layer_waits_for_the_earlier_ones() -> None:
         (
             [
                 STAGES["hard"],
-                {**STAGES["cluster"], "clusters": 9},
+                {**STAGES["cluster"], "max_clusters": 9},
                 {**STAGES["cluster"], "name": "head"},
                 {**STAGES["cluster"], "freeze_after": 2, "warmup": 2},
                 {"kind": "hard", "block": {"kind": "conv"}},
             ],
             [
-                "model.stages.1.clusters: ",
+                "model.stages.1.max_clusters: ",
                 "model.stages.2.name: ",
                 "model.stages.3.freeze_after: ",
                 "model.stages.4.block: ",
