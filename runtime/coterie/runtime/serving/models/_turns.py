@@ -164,8 +164,8 @@ class Turns:
         self._held += nbytes
         try:
             await turn
-        except (asyncio.CancelledError, DeadlineError) as error:
-            if turn.cancelled() or isinstance(error, DeadlineError):
+        except (asyncio.CancelledError, DeadlineError):
+            if turn.cancelled() or turn.exception() is not None:
                 waiting.remove(turn, priority)
             else:  # it was its turn just now: somebody else's, then
                 self._leave(task)
