@@ -126,9 +126,9 @@ def test_metadata_names_every_input(address: Addresses) -> None:
 def test_requests_are_run_together_and_equal_rows_once(
     listings: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = ["lovely bright flat", "damp dark", "damp dark", "damp dark", "loud damp flat"]
+    texts = ["lovely bright flat", "damp dark", "loud damp flat", "damp dark", "damp dark"]
     asked = [
-        {"offer": text, "numbers": [[0.5, rent]]} for text, rent in zip(texts, (0, 1, 1, 2, 1), strict=True)
+        {"offer": text, "numbers": [[0.5, rent]]} for text, rent in zip(texts, (0, 2, 1, 1, 1), strict=True)
     ]
     alone = [listings.engine.predict("bargain", row).scores[0] for row in asked]
     runs: list[tuple[int, int]] = []

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,15 @@ _CHARACTERS = 16 * 1024
 """Of the texts that are read in one turn: a few milliseconds' work."""
 _WORD = 8
 """Characters of a word in a list of words."""
-_AHEAD = 2
-"""Turns at once: one is read while the loop hears that the one before is done."""
+_AHEAD = 2 * _CHARACTERS
+"""Of texts that the thread is given at once: it reads some while the loop hears that others are done."""
+
+
+class _Turn(NamedTuple):
+    """Somebody's piece that waits to be read, and the room that it wants."""
+
+    begun: asyncio.Future[None]
+    room: int
 
 
 class TextReader:
@@ -39,8 +47,8 @@ class TextReader:
         self._encoder = encoder
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="coterie-text")
         self._closed = False
-        self._free = _AHEAD
-        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
+        self._room = _AHEAD
+        self._waiting: dict[str, deque[_Turn]] = {}
 
     async def read(self, flow: str, texts: Sequence[Text]) -> Tokens:
         """Return the token ids of a request's texts, as ``TextEncoder.encode`` does, and raise as it does.
@@ -55,14 +63,16 @@ class TextReader:
         read: list[Tokens] = []
         first = 0
         for piece in pieces(texts):
-            await self._turn(flow)
+            # A text that is longer than a piece has the room of one.
+            room = min(_CHARACTERS, sum(map(_length, piece)))
+            await self._turn(flow, room)
             try:
                 if self._closed:
                     raise UnavailableError("the server is shutting down: ask another one")
                 work = partial(self._encoder.encode, piece, first=first)
                 read.append(await asyncio.get_running_loop().run_in_executor(self._pool, work))
             finally:
-                self._next()
+                self._leave(room)
             first += len(piece)
         return read[0] if len(read) == 1 else self._joined(read)
 
@@ -80,40 +90,51 @@ class TextReader:
             first += len(each)
         return joined
 
-    async def _turn(self, flow: str) -> None:
-        if self._free:
-            self._free -= 1
+    async def _turn(self, flow: str, room: int) -> None:
+        if not self._waiting and self._room >= room:
+            self._room -= room
             return
-        turn = asyncio.get_running_loop().create_future()
+        turn = _Turn(asyncio.get_running_loop().create_future(), room)
         self._waiting.setdefault(flow, deque()).append(turn)
         try:
-            await turn
+            await turn.begun
         except asyncio.CancelledError:
-            if not turn.cancelled():  # it was its turn just now: somebody else's, then
-                self._next()
+            if not turn.begun.cancelled():  # it was its turn just now: somebody else's, then
+                self._leave(room)
             raise
 
-    def _next(self) -> None:
-        """Give the turn to the flow that has waited longest since its last one."""
+    def _leave(self, room: int) -> None:
+        """Give up room, and let those begin that have waited longest since their flow's last turn."""
+        self._room += room
         while self._waiting:
             flow = next(iter(self._waiting))
+            turn = self._waiting[flow][0]
+            if turn.begun.done():
+                wanted = 0  # whoever waited has gone
+            elif turn.room > self._room:
+                return
+            else:
+                wanted = turn.room
+                turn.begun.set_result(None)
+            self._room -= wanted
             line = self._waiting.pop(flow)
-            turn = line.popleft()
+            line.popleft()
             if line:
                 self._waiting[flow] = line  # behind all others
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
 
 
 def pieces(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
     """Yield texts a few at a time, at least one; nothing is cut."""
     first = length = 0
     for number, text in enumerate(texts):
-        own = len(text) if isinstance(text, str) else _WORD * len(text)
+        own = _length(text)
         if number > first and length + own > _CHARACTERS:
             yield texts[first:number]
             first, length = number, 0
         length += own
     yield texts[first:]
+
+
+def _length(text: Text) -> int:
+    """Return about how many characters a text has."""
+    return len(text) if isinstance(text, str) else _WORD * len(text)
