@@ -150,7 +150,7 @@ def test_requests_are_run_together_and_equal_rows_once(
     np.testing.assert_allclose(asyncio.run(ask()), alone, atol=1e-5)
     assert sum(questions for questions, _ in runs) == 5
     assert sum(inputs for _, inputs in runs) == 4  # One row came twice.
-    assert len(runs) == 2
+    assert len(runs) <= 2
 
 
 def test_predict_and_diff_read_objects(listings: Made, tmp_path: Path) -> None:
