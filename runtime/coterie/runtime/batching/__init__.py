@@ -8,6 +8,6 @@ prediction = await batcher.predict("sentiment", ["a fine book"])
 """
 
 from coterie.runtime.batching._admission import Limits
-from coterie.runtime.batching._batcher import Batcher, BatchObserver, too_late
+from coterie.runtime.batching._batcher import Batcher, BatchObserver
 
-__all__ = ["BatchObserver", "Batcher", "Limits", "too_late"]
+__all__ = ["BatchObserver", "Batcher", "Limits"]

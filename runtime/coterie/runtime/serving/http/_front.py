@@ -79,8 +79,9 @@ class Front:
                 )
             models = self._models()
             if models is not None and models.odd and path.startswith(PREFIX):
-                scope = {**scope, "path": unambiguous(path, models)}
-            if is_question(path) and not (models is not None and path[len(PREFIX) :] in models.odd):
+                path = unambiguous(path, models)
+                scope = {**scope, "path": path}
+            if is_question(path):
                 if models is None:
                     raise not_ready()
                 await infer(

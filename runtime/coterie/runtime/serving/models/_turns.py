@@ -15,7 +15,8 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple
 
-from coterie.runtime.batching import Limits, too_late
+from coterie.runtime.batching import Limits
+from coterie.runtime.batching._batcher import too_late
 from coterie.runtime.batching._queue import fair_share
 from coterie.runtime.errors import DeadlineError, OverloadedError
 from coterie.runtime.serving.models._questions import PRIORITY
