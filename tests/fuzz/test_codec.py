@@ -99,6 +99,16 @@ def test_typed_contents_survive(made: tuple[str, Any]) -> None:
     np.testing.assert_array_equal(grpc_codec.decode(read).inputs["x"].array, array)
 
 
+def test_whole_numbers_of_all_64_bits_stay_what_they_are() -> None:
+    given = [[0, 2**64 - 1], [2**63, 2**53 + 1]]
+    assert tensors.from_json("x", "UINT64", [2, 2], given).array.tolist() == given
+    flat = [*given[0], *given[1]]
+    assert tensors.from_values("x", "UINT64", [4], flat).array.tolist() == flat
+    for wrong in ([2**63, -1], [2**64, 0], [2**63, 0.5]):
+        with pytest.raises(InvalidInputError):
+            tensors.from_json("x", "UINT64", [2], wrong)
+
+
 def test_what_is_no_message_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="no message"):
         grpc_codec.checked(grpc_codec.reader("ModelInferRequest")(b"\xff"))

@@ -80,9 +80,10 @@ def serving(at: Addresses) -> set[int]:
     deadline = time.monotonic() + 30
     while True:
         found = workers(at)
-        ports = [{each.laddr.port for each in psutil.Process(pid).net_connections()} for pid in found]
-        if len(found) == 2 and all(port in each for each in ports):
-            return found
+        with contextlib.suppress(psutil.Error):  # one that has died just now
+            ports = [{each.laddr.port for each in psutil.Process(pid).net_connections()} for pid in found]
+            if len(found) == 2 and all(port in each for each in ports):
+                return found
         assert time.monotonic() < deadline
         time.sleep(0.1)
 

@@ -45,7 +45,7 @@ def from_json(name: str, datatype: Any, shape: Any, data: Any) -> Tensor:
     if datatype == "BYTES":
         return Tensor(datatype, _shaped(name, _texts(name, data), dims))
     try:
-        array = np.array(data) if data else np.zeros(0, dtype=np.int64)
+        array = _numbers(datatype, data)
     except (ValueError, TypeError, OverflowError) as error:
         raise InvalidInputError(f"tensor {name!r}: the data is ragged or not of numbers") from error
     return Tensor(datatype, _shaped(name, _of_type(name, datatype, array), dims))
@@ -83,7 +83,7 @@ def from_values(name: str, datatype: Any, shape: Any, values: Sequence[Any]) -> 
         array = np.empty(len(values), dtype=object)
         array[:] = values
         return Tensor(datatype, _shaped(name, array, dims))
-    array = np.array(values) if len(values) else np.zeros(0, dtype=np.int64)
+    array = _numbers(datatype, values)
     return Tensor(datatype, _shaped(name, _of_type(name, datatype, array), dims))
 
 
@@ -145,6 +145,17 @@ def _shaped(name: str, array: Array, dims: list[int]) -> Array:
         # Sizes past the address space beside a 0: their product fits, and nothing else does.
         pass
     raise InvalidInputError(f"tensor {name!r}: {array.size} elements do not make the shape {dims}"[:300])
+
+
+def _numbers(datatype: str, data: Sequence[Any]) -> Array:
+    """Return numbers, flat or nested, as an array of a type that holds them."""
+    array: Array = np.array(data) if len(data) else np.zeros(0, dtype=np.int64)
+    if datatype == "UINT64" and array.dtype.kind == "f":
+        # Of whole numbers to both sides of INT64's largest NumPy makes floats, which round them.
+        exact = np.array(data, dtype=object)
+        if all(type(each) is int and each >= 0 for each in exact.flat):
+            return exact.astype(np.uint64)
+    return array
 
 
 def _of_type(name: str, datatype: str, array: Array) -> Array:
